@@ -1,0 +1,14 @@
+"""A maintained subset of detectron2: same import name, same formats, pure Python.
+
+``detectron2.__lite__`` tells this distribution from the full library, whose module has no such attribute; both call
+themselves 0.6.
+"""
+
+from __future__ import annotations
+
+from ._subset import VERSION, explain_absent_modules
+
+__version__ = VERSION
+__lite__ = True
+
+explain_absent_modules()
