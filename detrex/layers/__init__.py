@@ -1,0 +1,19 @@
+"""Building blocks that know tensors and the pyramid's geometry, nothing else."""
+
+from .attention import MultiScaleDeformableAttention
+from .boxes import apply_box_delta, box_cxcywh_to_xyxy, box_xyxy_to_cxcywh, generalized_box_iou, inverse_sigmoid
+from .mlp import FFN, MLP
+from .position_embedding import PositionEmbeddingSine, sine_embed
+
+__all__ = [
+    "FFN",
+    "MLP",
+    "MultiScaleDeformableAttention",
+    "PositionEmbeddingSine",
+    "apply_box_delta",
+    "box_cxcywh_to_xyxy",
+    "box_xyxy_to_cxcywh",
+    "generalized_box_iou",
+    "inverse_sigmoid",
+    "sine_embed",
+]

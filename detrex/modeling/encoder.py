@@ -1,0 +1,79 @@
+"""The deformable transformer encoder (Deformable DETR, section 4.2)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from detrex.layers import FFN, MultiScaleDeformableAttention
+from detrex.structures import PyramidLayout, TokenPyramid
+
+__all__ = ["DeformableEncoder", "DeformableEncoderLayer"]
+
+
+class DeformableEncoderLayer(nn.Module):
+    """Deformable self-attention and FFN, each with residual and LayerNorm after it."""
+
+    def __init__(
+        self, *, embed_dim: int, num_heads: int, hidden_dim: int, num_levels: int, num_points: int, dropout: float
+    ):
+        super().__init__()
+        self.self_attn = MultiScaleDeformableAttention(
+            embed_dim=embed_dim, num_heads=num_heads, num_levels=num_levels, num_points=num_points
+        )
+        self.self_attn_norm = nn.LayerNorm(embed_dim)
+        self.ffn = FFN(embed_dim=embed_dim, hidden_dim=hidden_dim, dropout=dropout)
+        self.ffn_norm = nn.LayerNorm(embed_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BSC: Tensor, pos_BSC: Tensor, centres_BSL2: Tensor, layout: PyramidLayout) -> Tensor:
+        attended = self.self_attn(x_BSC + pos_BSC, centres_BSL2, x_BSC, layout)
+        x_BSC = self.self_attn_norm(x_BSC + self.dropout(attended))
+        return self.ffn_norm(x_BSC + self.dropout(self.ffn(x_BSC)))
+
+
+class DeformableEncoder(nn.Module):
+    """``num_layers`` encoder layers; every token refers to its own centre on every level.
+
+    Args:
+        num_layers: depth; 0 returns the pyramid as it is.
+        embed_dim: channels C.
+        num_heads: attention heads N.
+        hidden_dim: width of the FFN.
+        num_levels: levels L.
+        num_points: sampling points P of each head and level.
+        dropout: probability, after attention, inside and after the FFN.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_layers: int = 6,
+        embed_dim: int = 256,
+        num_heads: int = 8,
+        hidden_dim: int = 1024,
+        num_levels: int = 4,
+        num_points: int = 4,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            DeformableEncoderLayer(
+                embed_dim=embed_dim,
+                num_heads=num_heads,
+                hidden_dim=hidden_dim,
+                num_levels=num_levels,
+                num_points=num_points,
+                dropout=dropout,
+            )
+            for _ in range(num_layers)
+        )
+
+    def forward(self, pyramid: TokenPyramid) -> TokenPyramid:
+        """The same pyramid with tokens that have seen each other."""
+        layout, x_BSC = pyramid.layout, pyramid.tokens_BSC
+        centres_BSL2 = layout.to_levels(layout.centres_BS2())
+        for layer in self.layers:
+            x_BSC = layer(x_BSC, pyramid.pos_BSC, centres_BSL2, layout)
+        return replace(pyramid, tokens_BSC=x_BSC)

@@ -1,0 +1,5 @@
+"""Between backbone and transformer."""
+
+from .channel_mapper import ChannelMapper
+
+__all__ = ["ChannelMapper"]

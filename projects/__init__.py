@@ -1,0 +1,1 @@
+"""Projects: detectors composed of detrex's modules."""

@@ -1,0 +1,13 @@
+"""Deformable DETR + iterative box refinement, ResNet-50, 50 epochs, in the authors' recipe. Published: 46.2 box AP."""
+
+from detrex.config import get_config
+
+from .deformable_detr_r50_with_box_refinement_50ep import dataloader, lr_multiplier, model, train
+
+optimizer = get_config("common/optim.py").official
+dataloader.train.total_batch_size = 32
+model.backbone.freeze_at = 2
+model.criterion.weights.class_ = 2.0
+model.num_select = 100
+
+train.output_dir = "./output/deformable_detr_r50_with_box_refinement_50ep_official"

@@ -1,0 +1,5 @@
+"""The detector."""
+
+from .deformable_detr import DeformableDETR
+
+__all__ = ["DeformableDETR"]
