@@ -1,0 +1,26 @@
+"""The generated demo set (``tools/make_demo_data.py``): 1,000 + 100 images of 128 pixels, five classes.
+
+The folder is ``dataloader.data.root``; everything else as in ``custom.py``.
+"""
+
+import detectron2.data.transforms as T
+from detectron2.config import LazyCall as L
+
+from .custom import dataloader
+
+dataloader.data.name = "demo_shapes"
+dataloader.data.root = "datasets/demo_shapes"
+dataloader.data.image_root = "${.root}/train"
+dataloader.data.val_image_root = "${.root}/val"
+dataloader.data.train_json = "${.root}/annotations/train.json"
+dataloader.data.val_json = "${.root}/annotations/val.json"
+
+dataloader.train.mapper.augmentation = [
+    L(T.RandomFlip)(),
+    L(T.RandomFlip)(horizontal=False, vertical=True),  # shapes have no up
+]
+dataloader.train.mapper.augmentation_with_crop = None
+dataloader.train.num_workers = 2
+dataloader.test.mapper.augmentation = []
+dataloader.test.batch_size = 10
+dataloader.test.num_workers = 2
