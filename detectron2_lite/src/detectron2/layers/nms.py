@@ -1,0 +1,29 @@
+"""Non-maximum suppression, from torchvision."""
+
+from __future__ import annotations
+
+from detectron2._subset import missing
+from torch import Tensor
+from torchvision.ops import batched_nms as _batched_nms
+from torchvision.ops import nms
+
+__all__ = ["batched_nms", "nms"]
+
+
+def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
+    """Suppress overlapping boxes within each class.
+
+    Args:
+        boxes: (N, 4), xyxy; taken to float32, since half precision cannot hold the per-class offsets.
+        scores: (N,).
+        idxs: (N,), class of each box.
+        iou_threshold: boxes overlapping a better one by more than this are dropped.
+
+    Returns:
+        int64 indices of the kept boxes, by falling score.
+    """
+    assert boxes.shape[-1] == 4, f"batched_nms needs boxes of shape (N, 4), got {tuple(boxes.shape)}"
+    return _batched_nms(boxes.float(), scores, idxs, iou_threshold)
+
+
+__getattr__ = missing(__name__)
