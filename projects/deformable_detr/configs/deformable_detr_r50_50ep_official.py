@@ -1,4 +1,7 @@
-"""Deformable DETR, ResNet-50, 50 epochs, in the authors' recipe. Published: 44.5 box AP."""
+"""Deformable DETR, ResNet-50, 50 epochs, in the authors' recipe.
+
+Published: 44.5 box AP.
+"""
 
 from detrex.config import get_config
 

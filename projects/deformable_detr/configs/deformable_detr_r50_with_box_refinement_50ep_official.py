@@ -1,4 +1,7 @@
-"""Deformable DETR + iterative box refinement, ResNet-50, 50 epochs, in the authors' recipe. Published: 46.2 box AP."""
+"""Deformable DETR + iterative box refinement, ResNet-50, 50 epochs, in the authors' recipe.
+
+Published: 46.2 box AP.
+"""
 
 from detrex.config import get_config
 
