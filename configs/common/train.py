@@ -1,0 +1,39 @@
+"""How a run goes, whatever the model: the schema of ``train``. Keys that are not here are errors (see ``extra``).
+
+A duration is a number of iterations (``5000``) or of epochs in quotes (``"12ep"``, ``"0.5ep"``).
+"""
+
+train = {
+    # Logs, config.yaml, metrics.json, TensorBoard events and checkpoints go here.
+    "output_dir": "./output",
+    # Weights to start from: a path, an http(s):// URL or detectron2://...; "" starts from scratch.
+    "init_checkpoint": "",
+    "checkpoint": {
+        # A parameter that the file lacks, has too many of or has in another shape is an error.
+        "strict": True,
+        # ... except those whose names match one of these regular expressions: they start afresh, and are listed.
+        "reinit": [],
+    },
+    # "auto" is the GPU if there is one, else the CPU.
+    "device": "auto",
+    # Below 0: another seed each time, printed in the log. On the CPU a seed makes a run repeat bit by bit.
+    "seed": -1,
+    # Durations.
+    "max_iter": "50ep",
+    "warmup": 0,
+    "eval_period": "1ep",  # 0: only after the last iteration
+    "log_period": 20,
+    "checkpointer": {"period": "1ep", "max_to_keep": 5},  # period 0: only model_final.pth
+    # Mixed precision: "bfloat16", or "float16" with loss scaling. Matching and losses stay in float32.
+    "amp": {"enabled": False, "dtype": "bfloat16"},
+    "clip_grad": {"enabled": True, "params": {"max_norm": 0.1, "norm_type": 2}},
+    # Arguments of torch's DistributedDataParallel.
+    "ddp": {"broadcast_buffers": False, "find_unused_parameters": False, "fp16_compression": False},
+    # A rehearsal: a few iterations, then an evaluation of a few batches.
+    "fast_dev_run": {"enabled": False, "max_iter": 8, "eval_batches": 4},
+    "cudnn_benchmark": False,
+    # "" leaves torch's default; "highest", "high" (TF32) or "medium": torch.set_float32_matmul_precision.
+    "float32_precision": "",
+    # Values of your own; nothing here reads them.
+    "extra": {},
+}

@@ -1,0 +1,144 @@
+"""Which tensors of a file belong to which parameters of a model, and what is left over on either side."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+__all__ = ["LoadReport", "match_state"]
+
+# Old files lack these buffers; the config sets them.
+_FROM_CONFIG = re.compile(r"(^|\.)(pixel_mean|pixel_std)$")
+# What an ImageNet classifier has and a backbone does not.
+_CLASSIFIER = re.compile(r"(^|\.)((fc|head|classifier|linear)\.(weight|bias)|num_batches_tracked)$")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What loading a file into a model did, by parameter name.
+
+    Attributes:
+        loaded: copied from the file.
+        missing: parameters that the file lacks.
+        unexpected: tensors of the file that the model lacks.
+        mismatched: (name, shape in the file, shape in the model).
+        reinit: missing or mismatched, and allowed to start afresh.
+        ignored: tensors of the file that never matter (an ImageNet classifier).
+        prefix: name of the part that the file is of, such as an ImageNet backbone; "" for the whole model.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    reinit: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    prefix: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything fitted."""
+        return not (self.missing or self.unexpected or self.mismatched)
+
+    def describe(self, limit: int = 10) -> str:
+        """A few lines for people; at most ``limit`` names of each kind."""
+        what = f"a file of the part {self.prefix!r}" if self.prefix else "a file of the whole model"
+        lines = [f"{len(self.loaded)} tensors loaded from {what}"]
+        shapes = [f"{name} {list(a)} in the file, {list(b)} in the model" for name, a, b in self.mismatched]
+        for title, names in (
+            ("missing in the file", self.missing),
+            ("not in the model", self.unexpected),
+            ("of another shape", shapes),
+            ("started afresh as allowed", self.reinit),
+            ("ignored", self.ignored),
+        ):
+            if names:
+                more = f", ... {len(names) - limit} more" if len(names) > limit else ""
+                lines.append(f"{len(names)} {title}: {', '.join(names[:limit])}{more}")
+        return "\n  ".join(lines)
+
+    def suggestion(self) -> str:
+        """What to set so that the file loads all the same."""
+        whatever = "train.checkpoint.strict=false loads whatever fits"
+        names = [*(name for name, *_ in self.mismatched), *self.missing]
+        # The last component that is a word, not an index or weight/bias, names the layer.
+        words = [[part for part in name.split(".")[:-1] if not part.isdigit()] for name in names]
+        layers = sorted({parts[-1] for parts in words if parts})
+        if not layers or len(layers) > 5:
+            return whatever
+        return f"train.checkpoint.reinit=[{','.join(layers)}] starts these parameters afresh; {whatever}"
+
+
+def match_state(
+    model: nn.Module, state: Mapping[str, Tensor], *, reinit: Sequence[str] = ()
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """Assign the tensors of ``state`` to the model's names; nothing is copied yet.
+
+    A file that holds only a part of the model, such as an ImageNet backbone, is recognised by its names fitting below
+    one prefix; then the rest of the model is not missing.
+
+    Args:
+        model: the model. state: the file's tensors by name.
+        reinit: regular expressions, searched in names that may be missing or have another shape.
+
+    Returns:
+        Name -> tensor ready for ``load_state_dict(strict=False)``, and the report.
+    """
+    own = model.state_dict()
+    prefix = _part_prefix(own, state)
+    scope = {name: value for name, value in own.items() if name.startswith(prefix)}
+    allowed = [re.compile(str(pattern)) for pattern in reinit]
+
+    assigned, unexpected, ignored, mismatched, fresh = {}, [], [], [], []
+    for key, value in state.items():
+        name = prefix + key
+        if name not in scope:
+            (ignored if prefix and _CLASSIFIER.search(key) else unexpected).append(key)
+        elif value.shape == scope[name].shape:
+            assigned[name] = value
+        elif any(pattern.search(name) for pattern in allowed):
+            fresh.append(name)
+        else:
+            mismatched.append((name, tuple(value.shape), tuple(scope[name].shape)))
+
+    absent = [n for n in scope if n not in assigned and n not in fresh and n not in {m[0] for m in mismatched}]
+    tied = _storages(scope, assigned)
+    absent = [n for n in absent if not _FROM_CONFIG.search(n) and _storage(scope[n]) not in tied]
+    missing = [n for n in absent if not any(pattern.search(n) for pattern in allowed)]
+    fresh += [n for n in absent if n not in missing]
+    report = LoadReport(
+        loaded=tuple(assigned),
+        missing=tuple(missing),
+        unexpected=tuple(unexpected),
+        mismatched=tuple(mismatched),
+        reinit=tuple(fresh),
+        ignored=tuple(ignored),
+        prefix=prefix.rstrip("."),
+    )
+    return assigned, report
+
+
+def _part_prefix(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """The prefix under which most of the file's names fit, "" if they fit as they are."""
+    votes = Counter({"": sum(name in own for name in state)})
+    for name in own:
+        parts = name.split(".")
+        for k in range(1, len(parts)):
+            if ".".join(parts[k:]) in state:
+                votes[".".join(parts[:k]) + "."] += 1
+    prefix, fitting = votes.most_common(1)[0]  # the first of equals: ""
+    part_size = sum(name.startswith(prefix) for name in own)
+    return prefix if 2 * fitting > part_size else ""
+
+
+def _storage(tensor: Tensor) -> tuple[int, int, tuple[int, ...]]:
+    return tensor.data_ptr(), tensor.storage_offset(), tuple(tensor.shape)
+
+
+def _storages(scope: Mapping[str, Tensor], names: Mapping[str, Tensor]) -> set[tuple[int, int, tuple[int, ...]]]:
+    """Where the parameters of ``names`` live: another name of the same parameter is loaded along with it."""
+    return {_storage(scope[name]) for name in names if scope[name].data_ptr()}

@@ -1,0 +1,130 @@
+"""From a command line to one or several processes: ``--num-gpus``, several machines, or torchrun."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from detectron2.engine import default_argument_parser
+from detectron2.engine import launch as spawn
+from detectron2.utils import comm
+from torch.multiprocessing import ProcessExitedException
+
+from detrex.checkpoint import CheckpointError
+from detrex.config import ConfigError
+
+from .train import config_from_args, main
+
+__all__ = ["EXIT_CONFIG", "EXIT_NOT_FINITE", "build_parser", "run"]
+
+EXIT_CONFIG = 2
+EXIT_NOT_FINITE = 3
+
+_EPILOG = """
+examples:
+  one GPU, or the CPU if there is none:
+    %(prog)s --config-file CONFIG.py
+  eight GPUs, a smaller learning rate, twelve epochs:
+    %(prog)s --config-file CONFIG.py --num-gpus 8 optimizer.lr=5e-5 train.max_iter=12ep
+  under torchrun (with --num-gpus 0: on the CPU, over gloo):
+    torchrun --nproc-per-node 2 %(prog)s --config-file CONFIG.py
+  evaluate:
+    %(prog)s --config-file CONFIG.py --eval-only train.init_checkpoint=output/model_final.pth
+
+exit status: 0 success, 2 wrong command line, config, data or checkpoint, 3 a loss that is not finite.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """detectron2's arguments; ``--num-gpus 0`` means the CPU."""
+    return default_argument_parser(epilog=_EPILOG)
+
+
+def run(argv: Sequence[str] | None = None, *, job: Callable[[argparse.Namespace], Any] = main) -> int:
+    """Run ``job`` as the command line says and return the exit status.
+
+    Args:
+        argv: the command line without the program's name; None takes the process's own.
+        job: what each process calls with the arguments.
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        if _under_torchrun():
+            return _guarded(_join_torchrun, args, job)
+        _check_gpus(args)
+        config_from_args(args)  # wrong input shows once, before any process starts
+    except (ConfigError, CheckpointError) as e:
+        return _report(e)
+    if args.num_gpus * args.num_machines <= 1:
+        return _guarded(job, args)
+    try:
+        spawn(
+            _worker,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args, job),
+        )
+    except ProcessExitedException as e:  # the worker has said why
+        return e.exit_code
+    return 0
+
+
+def _worker(args: argparse.Namespace, job: Callable[[argparse.Namespace], Any]) -> None:
+    status = _guarded(job, args)
+    if status:
+        sys.exit(status)
+
+
+def _guarded(function: Callable[..., Any], *args: Any) -> int:
+    """Call ``function``; the exit status, with a message instead of a traceback where the input is at fault."""
+    try:
+        function(*args)
+    except (ConfigError, CheckpointError) as e:
+        return _report(e)
+    except FloatingPointError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return EXIT_NOT_FINITE
+    return 0
+
+
+def _report(error: Exception) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return EXIT_CONFIG
+
+
+def _check_gpus(args: argparse.Namespace) -> None:
+    if args.num_gpus > 1 and args.num_gpus > torch.cuda.device_count():
+        raise ConfigError(
+            f"--num-gpus {args.num_gpus}, but PyTorch sees {torch.cuda.device_count()} GPUs here. Several processes on "
+            "the CPU: torchrun --nproc-per-node N ... --num-gpus 0"
+        )
+
+
+def _under_torchrun() -> bool:
+    return {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys()
+
+
+def _join_torchrun(args: argparse.Namespace, job: Callable[[argparse.Namespace], Any]) -> None:
+    cfg = config_from_args(args)
+    on_gpu = torch.cuda.is_available() and cfg.train.device != "cpu"
+    if on_gpu:
+        local_rank = int(os.environ["LOCAL_RANK"])
+        if local_rank >= torch.cuda.device_count():
+            raise ConfigError(
+                f"local process {local_rank} has no GPU, there are {torch.cuda.device_count()}: lower --nproc-per-node"
+            )
+        torch.cuda.set_device(local_rank)
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(minutes=30))
+    try:
+        comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+        job(args)
+    finally:
+        dist.destroy_process_group()

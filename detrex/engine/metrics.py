@@ -1,0 +1,112 @@
+"""Numbers of a training step, collected without making the CPU wait for the device."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from torch import Tensor
+
+__all__ = ["HostCopy", "MetricWindow", "PhaseTimer"]
+
+
+class HostCopy:
+    """Copy of named scalar tensors to the host that runs beside the device's other work.
+
+    Started right after the forward pass and read after the backward pass has been queued, it has long arrived.
+    """
+
+    def __init__(self, scalars: Mapping[str, Tensor]):
+        self._names = list(scalars)
+        stacked = torch.stack([value.detach().float() for value in scalars.values()])
+        self._event = None
+        if stacked.is_cuda:
+            self._host = torch.empty(stacked.shape, dtype=stacked.dtype, pin_memory=True)
+            self._host.copy_(stacked, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+        else:
+            self._host = stacked
+
+    def read(self) -> dict[str, float]:
+        """The values, once they have arrived."""
+        if self._event is not None:
+            self._event.synchronize()
+        return dict(zip(self._names, self._host.tolist(), strict=True))
+
+
+class PhaseTimer:
+    """Seconds of named phases of a step: wall time on the CPU, time on the stream (by events) on a GPU."""
+
+    def __init__(self, device: torch.device):
+        self._cuda = device.type == "cuda"
+        self._marks: list[tuple[str, object, object]] = []
+
+    @contextmanager
+    def phase(self, name: str, *, host: bool = False) -> Iterator[None]:
+        """Time the body as ``name``; ``host`` for work that no stream sees."""
+        start = time.perf_counter() if host else self._now()
+        yield
+        self._marks.append((name, start, time.perf_counter() if host else self._now()))
+
+    def _now(self) -> object:
+        if not self._cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def read(self) -> dict[str, float]:
+        """Seconds by phase; waits for the device on a GPU."""
+        return {name: _seconds(start, end) for name, start, end in self._marks}
+
+
+def _seconds(start: object, end: object) -> float:
+    if isinstance(start, float):
+        return end - start
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
+class MetricWindow:
+    """Metrics of the last iterations, kept on each process and written together, one exchange for all of them."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[int, dict[str, float], dict[str, Tensor], PhaseTimer]] = []
+
+    def latest_device_scalars(self) -> list[tuple[int, dict[str, Tensor]]]:
+        """(iteration, scalars still on the device) of the rows not yet written."""
+        return [(iteration, device) for iteration, _, device, _ in self._rows]
+
+    def add(self, iteration: int, host: dict[str, float], device: dict[str, Tensor], timer: PhaseTimer) -> None:
+        """Remember one iteration: numbers on the host, scalars still on the device, and its phases."""
+        self._rows.append((iteration, host, device, timer))
+
+    def flush(self) -> None:
+        """Write everything to the event storage; every process must call it at the same iteration.
+
+        Values are averaged over processes; times are those of the slowest process.
+        """
+        rows = [
+            (iteration, host | {k: v.item() for k, v in device.items()}, timer.read())
+            for iteration, host, device, timer in self._rows
+        ]
+        self._rows.clear()
+        gathered = comm.gather(rows)
+        if not comm.is_main_process():
+            return
+        storage = get_event_storage()
+        for same_iteration in zip(*gathered, strict=True):
+            iteration = same_iteration[0][0]
+            values, times = [row[1] for row in same_iteration], [row[2] for row in same_iteration]
+            for name in values[0]:
+                mean = sum(row[name] for row in values) / len(values)
+                if math.isfinite(mean):  # with loss scaling an overflowing gradient is skipped, not an error
+                    storage.put_scalar(name, mean, cur_iter=iteration)
+            for name in times[0]:
+                storage.put_scalar(name, max(row[name] for row in times), cur_iter=iteration)

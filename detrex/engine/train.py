@@ -1,0 +1,189 @@
+"""A run: config in, checkpoints and metrics out. ``tools/train_net.py`` is a thin shell around :func:`main`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.utils import comm
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from detrex.checkpoint import Checkpointer
+from detrex.config import ConfigError, load_config, save_config, validate_config
+from detrex.data import prepare_data
+
+from .evaluation import evaluate, finite_scalars
+from .hooks import build_hooks
+from .optim import build_optimizer
+from .schedule import describe_lr, resolve_durations
+from .setup import check_batch_size, resolved_yaml, setup_run
+from .trainer import Trainer
+
+__all__ = ["config_from_args", "do_eval", "do_train", "main"]
+
+logger = logging.getLogger(__name__)
+
+
+def config_from_args(args: argparse.Namespace) -> DictConfig:
+    """The config that a command line describes, checked.
+
+    Raises:
+        ConfigError: anything wrong with the file, an override, a key, or a value that is still to be given (``???``).
+    """
+    if not args.config_file:
+        raise ConfigError(
+            "--config-file is required, for example --config-file projects/deformable_detr/configs/<name>.py"
+        )
+    cfg = load_config(args.config_file)
+    validate_config(cfg)
+    cfg = load_config(args.config_file, args.opts)
+    if args.num_gpus == 0:
+        cfg.train.device = "cpu"
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise ConfigError(f"these values must be given on the command line or in the config: {', '.join(missing)}")
+    if args.eval_only and not cfg.train.init_checkpoint:
+        raise ConfigError("--eval-only needs weights: add train.init_checkpoint=/path/to/model_final.pth")
+    if cfg.train.fast_dev_run.enabled:
+        _rehearse(cfg)
+    evaluator = cfg.dataloader.get("evaluator")
+    if evaluator is not None and "output_dir" in evaluator and evaluator.output_dir is None:
+        evaluator.output_dir = "${train.output_dir}"
+    return cfg
+
+
+def _rehearse(cfg: DictConfig) -> None:
+    steps = cfg.train.fast_dev_run.max_iter
+    cfg.train.max_iter, cfg.train.eval_period, cfg.train.log_period = steps, 0, 1
+    cfg.train.warmup, cfg.train.checkpointer.period = 0, 0
+
+
+def main(args: argparse.Namespace) -> dict[str, Any]:
+    """Train or evaluate as one process of a job.
+
+    Args:
+        args: of ``detectron2.engine.default_argument_parser``: ``config_file``, ``opts``, ``resume``, ``eval_only``,
+            ``num_gpus``.
+
+    Returns:
+        The last evaluation's results: task -> metric -> value.
+
+    Raises:
+        ConfigError, CheckpointError: wrong input. FloatingPointError: a loss that is not finite.
+    """
+    cfg = config_from_args(args)
+    device = setup_run(cfg, args)
+    if not args.eval_only:
+        check_batch_size(cfg)
+    try:
+        data = prepare_data(cfg, train=not args.eval_only)
+    except (ValueError, OSError) as e:
+        raise ConfigError(f"data: {e}") from e
+    if comm.is_main_process():
+        path = os.path.join(cfg.train.output_dir, "config.yaml")
+        if not args.eval_only:
+            save_config(cfg, path)
+        logger.info("Config (%s):\n%s", "not saved" if args.eval_only else path, resolved_yaml(cfg))
+    if args.eval_only:
+        return do_eval(cfg, device=device)
+    return do_train(
+        cfg, device=device, num_images=data.num_train_images, class_names=data.class_names, resume=args.resume
+    )
+
+
+def do_eval(cfg: DictConfig, *, device: torch.device) -> dict[str, Any]:
+    """Evaluate ``train.init_checkpoint``; a file that does not fit the model wholly is an error."""
+    model = instantiate(cfg.model).to(device)
+    Checkpointer(model, strict=cfg.train.checkpoint.strict).load(cfg.train.init_checkpoint)
+    return evaluate(cfg, model)
+
+
+def do_train(
+    cfg: DictConfig, *, device: torch.device, num_images: int, class_names: Any = (), resume: bool = False
+) -> dict[str, Any]:
+    """Train ``cfg.model`` and evaluate it.
+
+    Args:
+        cfg: root keys model, dataloader, optimizer, lr_multiplier, train; durations in ``train`` become ints.
+        device: of this process. num_images: size of the training set.
+        class_names: kept in the checkpoints. resume: continue from ``train.output_dir`` if it has a checkpoint.
+
+    Returns:
+        The last evaluation's results.
+    """
+    schedule = resolve_durations(cfg, num_images)
+    scheduler = instantiate(cfg.lr_multiplier)
+    logger.info(describe_lr(scheduler, schedule, cfg.optimizer.lr))
+
+    model = instantiate(cfg.model).to(device)
+    _log_size(model)
+    optimizer = build_optimizer(cfg, model)
+    loader = instantiate(cfg.dataloader.train)
+    model = _distribute(model, device, cfg.train.ddp)
+    trainer = Trainer(
+        model,
+        loader,
+        optimizer,
+        device=device,
+        clip_grad=cfg.train.clip_grad.params if cfg.train.clip_grad.enabled else None,
+        amp_dtype=cfg.train.amp.dtype if cfg.train.amp.enabled else None,
+        log_period=schedule.log_period,
+    )
+    checkpointer = Checkpointer(
+        model,
+        cfg.train.output_dir,
+        strict=cfg.train.checkpoint.strict,
+        reinit=cfg.train.checkpoint.reinit,
+        metadata={"class_names": [str(name) for name in class_names or ()]},
+        trainer=trainer,
+    )
+    start_iter = _resume_or_load(checkpointer, trainer, cfg.train.init_checkpoint, resume=resume)
+
+    last: dict[str, Any] = {}
+
+    def evaluate_and_remember() -> Mapping[str, float]:
+        last.clear()
+        last.update(evaluate(cfg, model))
+        return finite_scalars(last)
+
+    trainer.register_hooks(
+        build_hooks(
+            cfg,
+            schedule=schedule,
+            scheduler=scheduler,
+            checkpointer=checkpointer,
+            evaluate=evaluate_and_remember,
+            start_iter=start_iter,
+        )
+    )
+    trainer.train(start_iter, schedule.max_iter)
+    return last
+
+
+def _resume_or_load(checkpointer: Checkpointer, trainer: Trainer, path: str, *, resume: bool) -> int:
+    """Load what the run starts from; the first iteration to do."""
+    resuming = resume and checkpointer.has_checkpoint()
+    if resume and not resuming:
+        logger.info("--resume: %s has no checkpoint yet, starting from the beginning", checkpointer.save_dir)
+    # The hooks that carry state are registered later: the learning rate follows from the iteration.
+    checkpointer.resume_or_load(path, resume=resume)
+    return trainer.iter + 1 if resuming else 0
+
+
+def _distribute(model: nn.Module, device: torch.device, ddp: DictConfig) -> nn.Module:
+    device_ids = [device.index] if device.type == "cuda" else None
+    return create_ddp_model(model, device_ids=device_ids, **ddp)
+
+
+def _log_size(model: nn.Module) -> None:
+    total = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    logger.info("Model %s: %.2f M parameters, %.2f M trained", type(model).__name__, total / 1e6, trained / 1e6)
+    logger.debug("Model:\n%s", model)
