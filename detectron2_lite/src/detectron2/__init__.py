@@ -6,9 +6,11 @@ themselves 0.6.
 
 from __future__ import annotations
 
-from ._subset import VERSION, explain_absent_modules
+from ._subset import VERSION, explain_absent_modules, missing
 
 __version__ = VERSION
 __lite__ = True
+
+__getattr__ = missing(__name__)
 
 explain_absent_modules()

@@ -5,6 +5,8 @@ from __future__ import annotations
 LEFT_OUT: dict[str, frozenset[str]] = {
     module: frozenset(names.split())
     for module, names in {
+        "detectron2": "_C export model_zoo projects tracking",
+        "detectron2.utils": "develop testing tracing",
         "detectron2.checkpoint.c2_model_loading": "convert_c2_detectron_names",
         "detectron2.config": "downgrade_config get_cfg global_cfg set_global_cfg upgrade_config",
         "detectron2.config.config": "get_cfg global_cfg set_global_cfg",

@@ -102,7 +102,7 @@ def _group_of(group: dist.ProcessGroup | None) -> dist.ProcessGroup | None:
 
 
 def all_gather(data: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
-    """Return the objects of all processes of ``group`` (default: the job), by rank; ``data`` is anything that pickles."""
+    """The objects of all processes of ``group`` (default: the job), by rank. ``data`` is anything that pickles."""
     group = _group_of(group)
     if group is None:
         return [data]
@@ -119,6 +119,16 @@ def gather(data: Any, dst: int = 0, group: dist.ProcessGroup | None = None) -> l
     output = [None] * dist.get_world_size(group) if dist.get_rank() == dst else None
     dist.gather_object(data, output, dst=dst, group=group)
     return output or []
+
+
+def broadcast(data: Any) -> Any:
+    """Return the object of rank 0; that of the others is ignored."""
+    group = _group_of(None)
+    if group is None:
+        return data
+    box = [data]
+    dist.broadcast_object_list(box, src=0, group=group)
+    return box[0]
 
 
 def shared_random_seed() -> int:
