@@ -23,6 +23,14 @@ def _with_pil(image: np.ndarray, operation: Callable[[Image.Image], Image.Image]
     return result[:, :, None] if grey else result
 
 
+def _import_cv2() -> Any:
+    try:
+        import cv2
+    except ImportError as e:
+        raise ImportError("Rotating images needs OpenCV: pip install opencv-python-headless") from e
+    return cv2
+
+
 class ExtentTransform(Transform):
     """Cut a rectangle out of the image, also beyond its border, and scale it to the output size."""
 
@@ -158,8 +166,7 @@ class RotationTransform(Transform):
         """Rotate (H, W) or (H, W, C)."""
         if self._is_identity(img):
             return img
-        import cv2
-
+        cv2 = _import_cv2()
         assert img.shape[:2] == (self.h, self.w), f"Expected an image of {(self.h, self.w)}, got {img.shape[:2]}"
         flags = next(i for i in (interp, self.interp, cv2.INTER_LINEAR) if i is not None)
         return cv2.warpAffine(img, self.rm_image, (int(self.bound_w), int(self.bound_h)), flags=flags)
@@ -175,9 +182,7 @@ class RotationTransform(Transform):
         """As the image, with the nearest label."""
         if self._is_identity(segmentation):
             return segmentation
-        import cv2
-
-        return self.apply_image(segmentation, interp=cv2.INTER_NEAREST)
+        return self.apply_image(segmentation, interp=_import_cv2().INTER_NEAREST)
 
     def create_rotation_matrix(self, offset: float = 0) -> np.ndarray:
         """The (2, 3) affine map, for coordinates shifted by ``offset``."""
