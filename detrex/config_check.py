@@ -158,7 +158,7 @@ def _unknown(cfg: DictConfig, key: str, path: str, part: str, known: Collection[
         keys = [k for k in _all_keys(cfg) if k != wrong and not k.startswith(f"{wrong}.")]
         last = key.rpartition(".")[2]
         same_name = sorted((k for k in keys if k.rpartition(".")[2] == last), key=lambda k: (k.count("."), k))
-        suggestions = same_name[:3] or difflib.get_close_matches(key, keys, n=1)
+        suggestions = same_name[:3] or difflib.get_close_matches(key, keys, n=1, cutoff=0.8)
     if suggestions:
         return f"unknown key {key!r}: did you mean {' or '.join(suggestions)}?"
     return f"unknown key {key!r}: {path or 'the config'} has {', '.join(siblings) or 'no keys'}"

@@ -7,7 +7,6 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from detectron2.engine import HookBase, hooks
@@ -24,9 +23,21 @@ try:
 except ImportError:  # Windows
     resource = None
 
-__all__ = ["MemoryStats", "build_hooks", "build_writers", "trim_metrics"]
+__all__ = ["LRScheduler", "MemoryStats", "build_hooks", "build_writers", "trim_metrics"]
 
 logger = logging.getLogger(__name__)
+
+
+class LRScheduler(hooks.LRScheduler):
+    """Steps the schedule and records ``lr``, the rate of the parameters that have no factor below 1.
+
+    The base class records the rate of the group with the most parameters, which tends to be the backbone's tenth.
+    """
+
+    def after_step(self) -> None:
+        lr = max(group["lr"] for group in self.trainer.optimizer.param_groups)
+        self.trainer.storage.put_scalar("lr", lr, smoothing_hint=False)
+        self.scheduler.step()
 
 
 class MemoryStats(HookBase):
@@ -75,16 +86,19 @@ def trim_metrics(path: Path, start_iter: int) -> None:
     path.write_text("".join(f"{line}\n" for line in kept))
 
 
-def build_writers(output_dir: str, *, start_iter: int, max_iter: int) -> list[Any]:
-    """Console, ``metrics.json`` and TensorBoard, continued from ``start_iter``."""
+def build_writers(output_dir: str, *, start_iter: int, schedule: Schedule) -> list[HookBase]:
+    """Console, ``metrics.json`` and TensorBoard on the main process, continued from ``start_iter``; the last hook."""
+    if not comm.is_main_process():
+        return []
     path = Path(output_dir)
     trim_metrics(path / "metrics.json", start_iter)
     purge = {"purge_step": start_iter} if start_iter else {}
-    return [
-        CommonMetricPrinter(max_iter),
+    writers = [
+        CommonMetricPrinter(schedule.max_iter),
         JSONWriter(str(path / "metrics.json")),
         TensorboardXWriter(str(path), **purge),
     ]
+    return [hooks.PeriodicWriter(writers, period=schedule.log_period)]
 
 
 def build_hooks(
@@ -94,26 +108,19 @@ def build_hooks(
     scheduler: ParamScheduler,
     checkpointer: Checkpointer,
     evaluate: Callable[[], dict[str, float]],
-    start_iter: int,
 ) -> list[HookBase]:
-    """Timer, learning rate, checkpoints, evaluation, memory and writers; the main process gets all of them.
+    """Timer, learning rate, evaluation and, on the main process, checkpoints and memory.
+
+    Register them before a checkpoint is loaded, since it restores their state, and the writers after.
 
     Args:
-        cfg: for ``train.output_dir`` and ``train.checkpointer``.
-        schedule: the run's durations. scheduler: multiplier of the learning rate.
+        cfg: for ``train.checkpointer``. schedule: the run's durations. scheduler: multiplier of the learning rate.
         checkpointer: saves the run. evaluate: returns metrics to record.
-        start_iter: first iteration of this (part of the) run.
     """
-    common = [hooks.IterationTimer(), hooks.LRScheduler(scheduler=scheduler)]
+    common = [hooks.IterationTimer(), LRScheduler(scheduler=scheduler)]
     evaluation = hooks.EvalHook(schedule.eval_period, evaluate)
     if not comm.is_main_process():
         return [*common, evaluation]
     period = schedule.checkpoint_period or schedule.max_iter + 1  # model_final is written anyway
-    writers = build_writers(cfg.train.output_dir, start_iter=start_iter, max_iter=schedule.max_iter)
-    return [
-        *common,
-        hooks.PeriodicCheckpointer(checkpointer, period, max_to_keep=cfg.train.checkpointer.max_to_keep),
-        evaluation,
-        MemoryStats(schedule.log_period),
-        hooks.PeriodicWriter(writers, period=schedule.log_period),
-    ]
+    saving = hooks.PeriodicCheckpointer(checkpointer, period, max_to_keep=cfg.train.checkpointer.max_to_keep)
+    return [*common, saving, evaluation, MemoryStats(schedule.log_period)]

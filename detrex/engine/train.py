@@ -20,7 +20,7 @@ from detrex.config import ConfigError, load_config, save_config, validate_config
 from detrex.data import prepare_data
 
 from .evaluation import evaluate, finite_scalars
-from .hooks import build_hooks
+from .hooks import build_hooks, build_writers
 from .optim import build_optimizer
 from .schedule import describe_lr, resolve_durations
 from .setup import check_batch_size, resolved_yaml, setup_run
@@ -144,8 +144,6 @@ def do_train(
         metadata={"class_names": [str(name) for name in class_names or ()]},
         trainer=trainer,
     )
-    start_iter = _resume_or_load(checkpointer, trainer, cfg.train.init_checkpoint, resume=resume)
-
     last: dict[str, Any] = {}
 
     def evaluate_and_remember() -> Mapping[str, float]:
@@ -160,9 +158,10 @@ def do_train(
             scheduler=scheduler,
             checkpointer=checkpointer,
             evaluate=evaluate_and_remember,
-            start_iter=start_iter,
         )
     )
+    start_iter = _resume_or_load(checkpointer, trainer, cfg.train.init_checkpoint, resume=resume)
+    trainer.register_hooks(build_writers(cfg.train.output_dir, start_iter=start_iter, schedule=schedule))
     trainer.train(start_iter, schedule.max_iter)
     return last
 
@@ -172,7 +171,6 @@ def _resume_or_load(checkpointer: Checkpointer, trainer: Trainer, path: str, *, 
     resuming = resume and checkpointer.has_checkpoint()
     if resume and not resuming:
         logger.info("--resume: %s has no checkpoint yet, starting from the beginning", checkpointer.save_dir)
-    # The hooks that carry state are registered later: the learning rate follows from the iteration.
     checkpointer.resume_or_load(path, resume=resume)
     return trainer.iter + 1 if resuming else 0
 
@@ -186,4 +184,3 @@ def _log_size(model: nn.Module) -> None:
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     logger.info("Model %s: %.2f M parameters, %.2f M trained", type(model).__name__, total / 1e6, trained / 1e6)
-    logger.debug("Model:\n%s", model)
