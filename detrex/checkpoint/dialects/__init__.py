@@ -1,0 +1,19 @@
+"""Foreign checkpoint layouts: each is a table of rows that rename tensors to our names and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from .hugging_face import HUGGING_FACE
+from .rename import Dialect, Row, Translation, from_ours, to_ours
+
+__all__ = ["DIALECTS", "Dialect", "Row", "Translation", "detect_dialect", "from_ours", "to_ours"]
+
+DIALECTS: tuple[Dialect, ...] = (HUGGING_FACE,)
+
+
+def detect_dialect(state: Mapping[str, Tensor]) -> Dialect | None:
+    """The dialect of a file's names; None if they are our own or of no dialect we know."""
+    return next((dialect for dialect in DIALECTS if dialect.matches(state)), None)

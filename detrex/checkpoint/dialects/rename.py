@@ -1,0 +1,275 @@
+"""The engine behind the dialects: tables of rows that rename tensors, in either direction.
+
+A row pairs two templates of names. In a template ``{i}``, ``{j}``, ``{k}`` stand for a number, ``{p}`` for ``weight``
+or ``bias``, ``{s}`` for those or a statistic of BatchNorm, ``{rest}`` for anything. The template of our side may shift
+a number, ``{i+1}`` or ``{i-inputs}``; the row applies only where the result is not negative. Any other name is a
+constant of the file, such as the number of decoder layers in ``class_embed.{layers}.{p}``.
+
+The first row that matches a name decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from detrex.checkpoint.files import CheckpointError
+
+__all__ = ["Dialect", "Row", "Translation", "count", "from_ours", "to_ours"]
+
+NUMBERS = ("i", "j", "k")
+PATTERNS = {
+    "p": "weight|bias",
+    "s": "weight|bias|running_mean|running_var",
+    "rest": ".+",
+    **dict.fromkeys(NUMBERS, r"\d+"),
+}
+# The official 91 rows are COCO's category ids; these ids (and 0) name no category.
+UNUSED_COCO_IDS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
+USED_COCO_IDS = tuple(i for i in range(1, 91) if i not in UNUSED_COCO_IDS)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a rename table.
+
+    Attributes:
+        foreign: template of the name in the dialect.
+        ours: template of our name; None drops the tensor.
+        part: (index, count): the tensor is this one of ``count`` equal parts of ours along axis 0.
+        classes: what becomes of 91 class rows where the model has 80: ``"gather"`` takes the 80 that COCO uses;
+            ``"slice"`` the first 80, for a head whose row 0 is objectness and whose others are unused.
+        alias: the name repeats a tensor that another row renames to the same; both must be equal.
+    """
+
+    foreign: str
+    ours: str | None
+    part: tuple[int, int] | None = None
+    classes: Literal["gather", "slice"] | None = None
+    alias: bool = False
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How one code base names the parameters of these models.
+
+    Attributes:
+        name: for people.
+        signature: templates of names; a file is in this dialect if it has them all.
+        rows: the rename table.
+        constants: state dict -> the constants that the templates use.
+        shared: our templates with ``{i}`` from 0 to ``layers - 1``; where a file has only the first, as it may if the
+            layers share a module, the others are equal to it.
+    """
+
+    name: str
+    signature: tuple[str, ...]
+    rows: tuple[Row, ...]
+    constants: Callable[[Mapping[str, Tensor]], dict[str, int]] = field(default=lambda state: {})
+    shared: tuple[str, ...] = ()
+
+    def matches(self, state: Mapping[str, Tensor]) -> bool:
+        """Whether the names are of this dialect."""
+        return all(count(state, template) for template in self.signature)
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A state dict under other names, and what was done to it.
+
+    Attributes:
+        state: the tensors by their new names.
+        source: for each new name, the old ones that it was made from.
+        dropped: old names that have no counterpart.
+        aliases: old names that repeated another tensor.
+        classes: new names whose 91 class rows became 80, and how.
+    """
+
+    state: dict[str, Tensor]
+    source: dict[str, tuple[str, ...]]
+    dropped: tuple[str, ...]
+    aliases: tuple[str, ...]
+    classes: dict[str, str]
+
+
+def count(state: Mapping[str, Tensor], template: str, *, kernel_size: int | None = None) -> int:
+    """How many names match a template, among convolutions of one kernel size if that is given."""
+    pattern, _ = _compile(template, ())
+    return sum(
+        pattern.fullmatch(name) is not None and (kernel_size is None or value.shape[-1] == kernel_size)
+        for name, value in state.items()
+    )
+
+
+def to_ours(dialect: Dialect, state: Mapping[str, Tensor], *, num_classes: int | None = None) -> Translation:
+    """Rename a file's tensors to our names.
+
+    Args:
+        dialect: of the file.
+        state: the file's tensors.
+        num_classes: K of the model; 80 turns the official 91 class rows into COCO's 80.
+
+    Raises:
+        CheckpointError: a name that no row matches, two tensors for one of our names, an alias that differs from its
+            original, or a tensor of which a part is missing.
+    """
+    constants = dialect.constants(state)
+    parts: dict[str, dict[int, Tensor]] = {}
+    rows: dict[str, Row] = {}
+    source: dict[str, list[str]] = {}
+    dropped, aliases, unknown = [], [], []
+    # Originals first, so that an alias meets the tensor that it repeats.
+    matched = [(name, value, *_match(dialect.rows, name, constants)) for name, value in state.items()]
+    for name, value, row, ours in sorted(matched, key=lambda m: m[2] is not None and m[2].alias):
+        if row is None:
+            unknown.append(name)
+        elif ours is None:
+            dropped.append(name)
+        else:
+            index = row.part[0] if row.part else 0
+            present = parts.setdefault(ours, {})
+            if index not in present:
+                present[index], rows[ours] = value, row
+                source.setdefault(ours, []).append(name)
+            elif not row.alias:
+                raise CheckpointError(f"{dialect.name}: both {source[ours][-1]} and {name} are {ours}")
+            elif torch.equal(present[index], value):
+                aliases.append(name)
+            else:
+                raise CheckpointError(f"{dialect.name}: {name} should repeat {source[ours][-1]}, but differs from it")
+    if unknown:
+        raise CheckpointError(f"{dialect.name}: no rule for {len(unknown)} tensors: {_listing(unknown)}")
+    renamed, classes = {}, {}
+    for ours, present in parts.items():
+        row = rows[ours]
+        renamed[ours] = _join(dialect, ours, row, present)
+        if row.classes and num_classes == len(USED_COCO_IDS) and len(renamed[ours]) == 91:
+            renamed[ours], classes[ours] = _select_classes(renamed[ours], row.classes), row.classes
+    _repeat_shared(dialect, renamed, constants)
+    return Translation(
+        renamed, {name: tuple(names) for name, names in source.items()}, tuple(dropped), tuple(aliases), classes
+    )
+
+
+def from_ours(dialect: Dialect, state: Mapping[str, Tensor], constants: Mapping[str, int]) -> Translation:
+    """Rename our tensors to a dialect's names, without aliases and dropped tensors; the inverse of :func:`to_ours`.
+
+    Args:
+        dialect: of the result.
+        state: our tensors.
+        constants: what :attr:`Dialect.constants` finds in a file of the result.
+
+    Raises:
+        CheckpointError: a name that no row can make.
+    """
+    renamed, source, unknown = {}, {}, []
+    for name, value in state.items():
+        rows = [row for row in dialect.rows if row.ours is not None and not row.alias]
+        made = [(row, foreign) for row in rows if (foreign := _invert(row, name, constants)) is not None]
+        made = made[: made[0][0].part[1] if made and made[0][0].part else 1]
+        unknown += [] if made else [name]
+        for row, foreign in made:
+            renamed[foreign] = value.chunk(row.part[1])[row.part[0]] if row.part else value
+            source[foreign] = (name,)
+    if unknown:
+        raise CheckpointError(f"{dialect.name}: no rule makes {len(unknown)} tensors: {_listing(unknown)}")
+    return Translation(renamed, source, (), (), {})
+
+
+def _repeat_shared(dialect: Dialect, state: dict[str, Tensor], constants: Mapping[str, int]) -> None:
+    for template in dialect.shared:
+        pattern, _ = _compile(template, ())
+        for name in [name for name in state if (found := pattern.fullmatch(name)) and found["i"] == "0"]:
+            values = pattern.fullmatch(name).groupdict()
+            for i in range(1, constants["layers"]):
+                state.setdefault(_fill(template, values | {"i": str(i)}, constants), state[name])
+
+
+def _join(dialect: Dialect, ours: str, row: Row, present: Mapping[int, Tensor]) -> Tensor:
+    total = row.part[1] if row.part else 1
+    if len(present) < total:
+        raise CheckpointError(f"{dialect.name}: {ours} is made of {total} tensors, but the file has {len(present)}")
+    return present[0] if total == 1 else torch.cat([present[index] for index in range(total)])
+
+
+def _select_classes(value: Tensor, how: str) -> Tensor:
+    return value[list(USED_COCO_IDS)] if how == "gather" else value[: len(USED_COCO_IDS)]
+
+
+def _match(rows: Sequence[Row], name: str, constants: Mapping[str, int]) -> tuple[Row | None, str | None]:
+    """The row of a foreign name and our name; (None, None) if no row matches."""
+    for row in rows:
+        pattern, _ = _compile(row.foreign, tuple(constants.items()))
+        found = pattern.fullmatch(name)
+        if found is None:
+            continue
+        if row.ours is None:
+            return row, None
+        ours = _fill(row.ours, found.groupdict(), constants)
+        if ours is not None:
+            return row, ours
+    return None, None
+
+
+def _invert(row: Row, name: str, constants: Mapping[str, int]) -> str | None:
+    """The foreign name of one of ours by this row, or None."""
+    pattern, shifts = _compile(row.ours, tuple(constants.items()))
+    found = pattern.fullmatch(name)
+    if found is None:
+        return None
+    values = found.groupdict() | {field: str(int(found[field]) - shift) for field, shift in shifts.items()}
+    return None if any(value.startswith("-") for value in values.values()) else _fill(row.foreign, values, constants)
+
+
+_FIELD = re.compile(r"\{(\w+)(?:([+-])(\w+))?\}")
+
+
+def _shift(sign: str, amount: str, constants: Mapping[str, int]) -> int:
+    value = int(amount) if amount.isdigit() else constants[amount]
+    return value if sign == "+" else -value
+
+
+def _fill(template: str, values: Mapping[str, str], constants: Mapping[str, int]) -> str | None:
+    """Fill a template; None if a shifted number is negative."""
+    pieces, end = [], 0
+    for match in _FIELD.finditer(template):
+        field, op, amount = match.groups()
+        value = values[field] if field in values else str(constants[field])
+        if op:
+            value = str(int(value) + _shift(op, amount, constants))
+        if value.startswith("-"):
+            return None
+        pieces += [template[end : match.start()], value]
+        end = match.end()
+    return "".join([*pieces, template[end:]])
+
+
+@cache
+def _compile(template: str, constants: tuple[tuple[str, int], ...]) -> tuple[re.Pattern[str], dict[str, int]]:
+    """A regular expression for the template's names, with a group for each field, and the fields that are shifted."""
+    known, pieces, seen, shifts, end = dict(constants), [], set(), {}, 0
+    for match in _FIELD.finditer(template):
+        field, op, amount = match.groups()
+        pieces.append(re.escape(template[end : match.start()]))
+        end = match.end()
+        if field not in PATTERNS:
+            pieces.append(str(known[field]))
+        elif field in seen:
+            pieces.append(f"(?P={field})")
+        else:
+            seen.add(field)
+            pieces.append(f"(?P<{field}>{PATTERNS[field]})")
+        if op:
+            shifts[field] = _shift(op, amount, known)
+    return re.compile("".join([*pieces, re.escape(template[end:])])), shifts
+
+
+def _listing(names: Sequence[str], limit: int = 8) -> str:
+    more = f", ... {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
