@@ -53,7 +53,8 @@ def hugging_face(variant: Variant, *, full: bool) -> nn.Module:
         backbone = ResNetConfig(embedding_size=16, hidden_sizes=[32, 48, 64, 96], depths=[1] * 4, out_features=names)
         widths = {"encoder_ffn_dim": 96, "decoder_ffn_dim": 96, "encoder_n_points": 2, "decoder_n_points": 2}
         heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
-        sizes = {"backbone_config": backbone, "d_model": 64, "encoder_layers": 2, "decoder_layers": 3, **widths, **heads}
+        sizes = {"backbone_config": backbone, "d_model": 64, "encoder_layers": 2, "decoder_layers": 3}
+        sizes |= widths | heads
     torch.manual_seed(0)
     model = DeformableDetrForObjectDetection(
         DeformableDetrConfig(
@@ -84,7 +85,7 @@ def _randomize(model: nn.Module) -> None:
         elif parameter.dim() == 1:
             parameter.add_(0.2 * torch.randn_like(parameter))
     for name, buffer in model.named_buffers():
-        if name.endswith(("normalization.weight", "running_var")) or "bn" in name and name.endswith(".weight"):
+        if name.endswith(("normalization.weight", "running_var")) or ("bn" in name and name.endswith(".weight")):
             buffer.copy_(0.75 + 0.5 * torch.rand_like(buffer))
         elif name.endswith(("running_mean", ".bias")):
             buffer.copy_(0.1 * torch.randn_like(buffer))
