@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import detectron2
 import pytest
 import torch
@@ -17,3 +19,12 @@ def lite_only(reason: str) -> pytest.MarkDecorator:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def d2_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """caplog that sees detectron2's and fvcore's loggers, which do not propagate once they are set up."""
+    for name in ("detectron2", "fvcore"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+    caplog.set_level(logging.INFO)
+    return caplog

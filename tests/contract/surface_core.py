@@ -9,7 +9,8 @@ SURFACE: dict[str, str | None] = {
     "checkpoint.Checkpointer": "(model, save_dir='', *, save_to_disk=True, **checkpointables)",
     "checkpoint.DetectionCheckpointer": "(model, save_dir='', *, save_to_disk=None, **checkpointables)",
     "checkpoint.PeriodicCheckpointer": "(checkpointer, period, max_iter=None, max_to_keep=None, file_prefix='model')",
-    "checkpoint.c2_model_loading.align_and_update_state_dicts": "(model_state_dict, ckpt_state_dict, c2_conversion=True)",
+    "checkpoint.c2_model_loading.align_and_update_state_dicts": "(model_state_dict, ckpt_state_dict, "
+    "c2_conversion=True)",
     "config.CfgNode": "(init_dict=None, key_list=None, new_allowed=False)",
     "config.LazyCall": "(target)",
     "config.LazyConfig.apply_overrides": "(cfg, overrides)",
@@ -89,8 +90,8 @@ SURFACE: dict[str, str | None] = {
     "utils.logger.log_every_n": "(lvl, msg, n=1, *, name=None)",
     "utils.logger.log_every_n_seconds": "(lvl, msg, n=1, *, name=None)",
     "utils.logger.log_first_n": "(lvl, msg, n=1, *, name=None, key='caller')",
-    "utils.logger.setup_logger": "(output=None, distributed_rank=0, *, color=True, name='detectron2', abbrev_name=None, "
-    "enable_propagation=False, configure_stdout=True)",
+    "utils.logger.setup_logger": "(output=None, distributed_rank=0, *, color=True, name='detectron2', "
+    "abbrev_name=None, enable_propagation=False, configure_stdout=True)",
     "utils.memory.retry_if_cuda_oom": "(func)",
     "utils.registry.Registry": "(name)",
     "utils.registry.locate": "(name)",
