@@ -1,0 +1,201 @@
+"""COCO's average precision (https://cocodataset.org/#detection-eval), by pycocotools or by a faster equal.
+
+Shape legend: T IoU thresholds, R recall thresholds, K classes, A area ranges, M limits of detections per image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+_AREAS = ("all", "small", "medium", "large")
+
+
+@dataclass(frozen=True)
+class CocoMetrics:
+    """Precision and recall of one evaluation; -1 where undefined.
+
+    Attributes:
+        precision_TRKAM, recall_TKAM: as ``COCOeval.eval``.
+        iou_thresholds: (T,).
+        max_dets: M rising limits of detections per image and class.
+        limit: the one of them that precision is reported at.
+    """
+
+    precision_TRKAM: np.ndarray
+    recall_TKAM: np.ndarray
+    iou_thresholds: np.ndarray
+    max_dets: Sequence[int]
+    limit: int
+
+    def mean(self, metric: str, iou: float | None = None, area: str = "all", limit: int | None = None) -> float:
+        """Mean of "precision" or "recall" over all defined entries, in [0, 1]; -1 if there is none.
+
+        Args:
+            metric: which.
+            iou: one IoU threshold; default all.
+            area: "all", "small" (below 32^2 pixels), "medium" or "large" (from 96^2).
+            limit: of ``max_dets``; default ``self.limit``.
+        """
+        values = self.precision_TRKAM if metric == "precision" else self.recall_TKAM
+        if iou is not None:
+            values = values[np.isclose(self.iou_thresholds, iou)]
+        values = values[..., _AREAS.index(area), self.max_dets.index(self.limit if limit is None else limit)]
+        values = values[values > -1]
+        return float(np.mean(values)) if values.size else -1.0
+
+    def summary(self) -> dict[str, float]:
+        """AP, AP50, AP75, APs, APm and APl, in percent; NaN where undefined."""
+        queries = {"AP": {}, "AP50": {"iou": 0.5}, "AP75": {"iou": 0.75}}
+        queries |= {f"AP{area[0]}": {"area": area} for area in _AREAS[1:]}
+        return {name: _percent(self.mean("precision", **query)) for name, query in queries.items()}
+
+    def per_class(self) -> list[float]:
+        """AP of every class in percent, over all areas; NaN where undefined."""
+        parts = np.moveaxis(self.precision_TRKAM[..., 0, self.max_dets.index(self.limit)], -1, 0)
+        return [float(np.mean(p[p > -1]) * 100) if (p > -1).any() else float("nan") for p in parts]
+
+    def table(self) -> str:
+        """COCO's twelve lines."""
+        rows: list[tuple[str, dict[str, Any]]] = [("precision", {}), ("precision", {"iou": 0.5})]
+        rows += [("precision", {"iou": 0.75})] + [("precision", {"area": area}) for area in _AREAS[1:]]
+        rows += [("recall", {"limit": limit}) for limit in self.max_dets]
+        rows += [("recall", {"area": area}) for area in _AREAS[1:]]
+        first, last = self.iou_thresholds[[0, -1]]
+        lines = []
+        for metric, query in rows:
+            name = "Average Precision  (AP)" if metric == "precision" else "Average Recall     (AR)"
+            iou = f"{query['iou']:.2f}" if "iou" in query else f"{first:.2f}:{last:.2f}"
+            limit, area = query.get("limit", self.limit), query.get("area", "all")
+            value = self.mean(metric, **query)
+            lines.append(f" {name} @[ IoU={iou:<9} | area={area:>6} | maxDets={limit:>3} ] = {value:0.3f}")
+        return "\n".join(lines)
+
+
+def _percent(value: float) -> float:
+    return value * 100 if value >= 0 else float("nan")
+
+
+def evaluate_detections(
+    ground_truth: Any,
+    detections: list[dict],
+    iou_type: str,
+    *,
+    max_dets: int = 100,
+    img_ids: Sequence[int] | None = None,
+    use_fast_impl: bool = True,
+) -> CocoMetrics:
+    """Evaluate detections in COCO's result format.
+
+    Args:
+        ground_truth: ``pycocotools.coco.COCO``.
+        detections: not empty; left as they are.
+        iou_type: "bbox" or "segm".
+        max_dets: how many detections per image and class count.
+        img_ids: evaluate these images only.
+        use_fast_impl: use hotcoco if it is installed and agrees with pycocotools.
+    """
+    keys = {"image_id", "category_id", "score", "segmentation" if iou_type == "segm" else "bbox"}
+    # copies, because loadRes writes into what it gets; without "bbox" it takes areas from the masks
+    results = [{key: value for key, value in d.items() if key in keys} for d in detections]
+    fast = use_fast_impl and _hotcoco_agrees()
+    logger.info(f"Evaluating {iou_type} with {'hotcoco' if fast else 'pycocotools'} ...")
+    return _run(ground_truth, results, iou_type, max_dets, img_ids, fast)
+
+
+def _run(
+    ground_truth: Any,
+    results: list[dict],
+    iou_type: str,
+    max_dets: int,
+    img_ids: Sequence[int] | None,
+    fast: bool,
+) -> CocoMetrics:
+    if fast:
+        import hotcoco
+
+        ground_truth, evaluation = hotcoco.COCO(ground_truth.dataset), hotcoco.COCOeval
+    else:
+        from pycocotools.cocoeval import COCOeval as evaluation
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        run = evaluation(ground_truth, ground_truth.loadRes(results), iou_type)
+        run.params.maxDets = limits = sorted({1, 10, max_dets})  # COCO also reports recall at 1 and 10
+        if img_ids is not None:
+            run.params.imgIds = list(img_ids)
+        run.evaluate()
+        run.accumulate()
+    precision, recall = np.asarray(run.eval["precision"]), np.asarray(run.eval["recall"])
+    return CocoMetrics(precision, recall, np.asarray(run.params.iouThrs), limits, max_dets)
+
+
+@functools.lru_cache(maxsize=1)
+def _hotcoco_agrees() -> bool:
+    """Whether hotcoco is installed and gives pycocotools' numbers, to the last bit, on a generated problem."""
+    try:
+        import hotcoco  # noqa: F401
+    except ImportError:
+        return False
+    ground_truth, results = _self_test_problem()
+    for iou_type in ("bbox", "segm"):
+        keep = {"image_id", "category_id", "score", "segmentation" if iou_type == "segm" else "bbox"}
+        try:
+            fast, reference = (
+                _run(ground_truth, [{k: d[k] for k in keep} for d in results], iou_type, 4, None, fast)
+                for fast in (True, False)
+            )
+        except Exception as e:  # whatever it is, the reference can do without
+            logger.warning(f"hotcoco failed its self-test ({e!r}); using pycocotools")
+            return False
+        equal = np.array_equal(fast.precision_TRKAM, reference.precision_TRKAM)
+        if not equal or not np.array_equal(fast.recall_TKAM, reference.recall_TKAM):
+            logger.warning(f"hotcoco disagrees with pycocotools on {iou_type}; using pycocotools")
+            return False
+    return True
+
+
+def _self_test_problem() -> tuple[Any, list[dict]]:
+    """Objects of all sizes, crowds, tied scores, misses, false positives and images without objects."""
+    from pycocotools.coco import COCO
+
+    rng = np.random.default_rng(0)
+    images = [{"id": 7 * i + 1, "height": 240, "width": 320, "file_name": f"{i}.jpg"} for i in range(20)]
+    annotations, detections = [], []
+
+    def record(image_id: int, category: int, box: np.ndarray) -> dict:
+        x, y, w, h = (float(v) for v in box)
+        polygon = [x, y, x + w, y, x + w, y + h, x, y + h]
+        base = {"image_id": image_id, "category_id": category, "bbox": [x, y, w, h]}
+        return base | {"segmentation": [polygon], "area": w * h}
+
+    for image in images[2:]:
+        for _ in range(rng.integers(0, 6)):
+            box = np.concatenate((rng.uniform(0, 150, 2), 4 + 130 * rng.random(2) ** 2))
+            category = int(rng.choice([2, 5, 90]))
+            crowd = int(rng.random() < 0.15)
+            annotation = record(image["id"], category, box) | {"id": len(annotations) + 1, "iscrowd": crowd}
+            annotations.append(annotation)
+            for _ in range(rng.integers(0, 4)):
+                moved = np.maximum(box + rng.normal(0, 5, 4), 1)
+                found = category if rng.random() < 0.8 else 5
+                detections.append(record(image["id"], found, moved) | {"score": round(rng.random(), 1)})
+    ground_truth = COCO()
+    categories = [{"id": i, "name": str(i)} for i in (2, 5, 90)]
+    ground_truth.dataset = {"info": {}, "images": images, "annotations": annotations, "categories": categories}
+    import pycocotools.mask as coco_mask
+
+    for detection in detections:  # results hold RLE masks
+        rle = coco_mask.merge(coco_mask.frPyObjects(detection["segmentation"], 240, 320))
+        detection["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground_truth.createIndex()
+    return ground_truth, detections
