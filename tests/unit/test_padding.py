@@ -23,8 +23,9 @@ def _assert_same(first, second):
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.no_grad()
 def test_an_image_alone_and_in_a_batch_gives_the_same_boxes(variant):
-    # 100 queries: more than the 64x64 image has tokens, so its slots are padded beside the larger one.
-    detector = tiny_detector(variant, queries=100).eval()
+    # 100 queries: more than the 64x64 image has tokens, so its slots are padded beside the larger one, and all of its
+    # pairs of query and class are selected.
+    detector = tiny_detector(variant, queries=100, num_select=300).eval()
     batch = [image_input(h, w, seed=i) for i, (h, w) in enumerate(SIZES)]
     for alone, together in zip(batch, detector(batch), strict=True):
         _assert_same(detector([alone])[0]["instances"], together["instances"])

@@ -71,7 +71,8 @@ def test_invalid_proposals_are_never_selected_and_everything_is_finite(training)
     available = 4 * 5 + 2 * 3 + 1 * 2
     assert queries.padding_BQ[0].sum() == 0
     assert queries.padding_BQ[1].tolist() == [False] * available + [True] * (50 - available)
-    for tensor in (queries.content_BQC, queries.pos_BQC, queries.reference, *vars(proposals).values()):
+    unactivated = source.proposals(memory)[1]
+    for tensor in (queries.content_BQC, queries.pos_BQC, queries.reference, unactivated, *vars(proposals).values()):
         assert tensor.isfinite().all()
     valid_boxes = proposals.boxes_BQ4[1][~proposals.padding_BQ[1]]
     chosen = queries.reference[1, :available]
