@@ -19,11 +19,12 @@ __all__ = ["SetCriterion"]
 
 @dataclass(frozen=True)
 class _Term:
-    """Predictions that are matched with targets, and the suffix of their losses' names."""
+    """Predictions that are matched with targets, the suffix of their losses' names, and a factor of these losses."""
 
     suffix: str
     predictions: Predictions
     targets: Sequence[Targets]
+    weight: float = 1.0
 
 
 class SetCriterion(nn.Module):
@@ -66,15 +67,17 @@ class SetCriterion(nn.Module):
         """
         return self.compute(self.terms(outputs, targets))
 
-    def terms(self, outputs: DetectorOutputs, targets: Sequence[Targets], suffix: str = "") -> list[_Term]:
+    def terms(
+        self, outputs: DetectorOutputs, targets: Sequence[Targets], suffix: str = "", weight: float = 1.0
+    ) -> list[_Term]:
         """What is to be matched: each layer, then the proposals if there are any."""
         *auxiliary, final = outputs.layers
-        terms = [_Term(suffix, final, targets)]
+        terms = [_Term(suffix, final, targets, weight)]
         if self.aux_loss:
-            terms += [_Term(f"_{i}{suffix}", predictions, targets) for i, predictions in enumerate(auxiliary)]
+            terms += [_Term(f"_{i}{suffix}", predictions, targets, weight) for i, predictions in enumerate(auxiliary)]
         if outputs.proposals is not None:
             agnostic = [target.class_agnostic() for target in targets]
-            terms.append(_Term(f"_enc{suffix}", outputs.proposals, agnostic))
+            terms.append(_Term(f"_enc{suffix}", outputs.proposals, agnostic, weight))
         return terms
 
     def compute(self, terms: Sequence[_Term]) -> dict[str, Tensor]:
@@ -107,8 +110,9 @@ class SetCriterion(nn.Module):
         matched_M4 = term.predictions.boxes_BQ4[match.image_M, match.query_M].float()
         l1, giou = box_losses(matched_M4, boxes_M4)
         focal = sigmoid_focal_loss(logits_BQK, onehot_BQK, alpha=self.alpha, gamma=self.gamma)
+        scale = term.weight / num_boxes
         return {
-            f"loss_class{term.suffix}": focal * (self.weights.class_ / num_boxes),
-            f"loss_bbox{term.suffix}": l1 * (self.weights.bbox / num_boxes),
-            f"loss_giou{term.suffix}": giou * (self.weights.giou / num_boxes),
+            f"loss_class{term.suffix}": focal * (self.weights.class_ * scale),
+            f"loss_bbox{term.suffix}": l1 * (self.weights.bbox * scale),
+            f"loss_giou{term.suffix}": giou * (self.weights.giou * scale),
         }

@@ -1,0 +1,1 @@
+"""H-Deformable-DETR."""
