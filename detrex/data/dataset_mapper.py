@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +13,23 @@ from detectron2.data import transforms as T
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from .coco_json import degenerate_reason
+
+
+def read_image(path: str, img_format: str = "RGB") -> np.ndarray:
+    """An image file as a writable (H, W, 3) uint8 array, its EXIF orientation applied.
+
+    Args:
+        path: of the file.
+        img_format: order of the channels, "RGB" or "BGR".
+
+    Raises:
+        OSError: the file is missing or no readable image; names it.
+    """
+    try:
+        image = detection_utils.read_image(path, format=img_format)
+    except (OSError, SyntaxError, ValueError) as e:  # Pillow raises all three on damaged files
+        raise OSError(f"{path}: cannot read the image: {e}") from e
+    return image if image.flags.writeable else image.copy()  # torch warns of arrays that are not
 
 
 class DetrDatasetMapper:
@@ -63,15 +79,11 @@ class DetrDatasetMapper:
             SizeMismatchError: the image's size is not the one in the record (detectron2's convention); names the file.
             OSError: the image is missing or unreadable; names the file.
         """
-        try:
-            image = detection_utils.read_image(record["file_name"], format=self.img_format)
-        except (OSError, SyntaxError, ValueError) as e:  # Pillow raises all three on damaged files
-            raise OSError(f"{record['file_name']}: cannot read the image: {e}") from e
-        return self.map_image(image, record)
+        return self.map_image(read_image(record["file_name"], self.img_format), record)
 
     def map_image(self, image: np.ndarray, record: dict[str, Any] | None = None) -> dict[str, Any]:
         """Map an image in memory, (H, W, 3) uint8 in ``img_format``; ``record`` holds its annotations, if any."""
-        record = copy.deepcopy(record) if record else {}
+        record = dict(record or {})  # shallow: nothing below changes a value in place
         detection_utils.check_image_size(record, image)
         augmented = T.AugInput(image)
         transforms = self._chain()(augmented)

@@ -28,6 +28,8 @@ GENERATOR_VERSION = 1  # raise it when the drawing changes: existing folders are
 STAMP = "demo_shapes.json"
 SUPERSAMPLING = 3
 MAX_HIDDEN = 0.5
+MAX_ANGLE = 0.35  # radians
+
 SPLITS = ("train", "val")
 
 
@@ -49,8 +51,8 @@ class ShapesParameters:
     num_train: int = 1000
     num_val: int = 100
     image_size: int = 128
-    max_objects: int = 7
-    min_scale: float = 0.1
+    max_objects: int = 6
+    min_scale: float = 0.18
     max_scale: float = 0.5
 
     def fingerprint(self) -> str:
@@ -125,7 +127,8 @@ def draw_image(rng: np.random.Generator, parameters: ShapesParameters) -> tuple[
             continue  # drawn from the same stream whether kept or not: no retries, a fixed cost per image
         owner[covered] = len(areas)
         areas.append(int(covered.sum()))
-        image.paste(Image.fromarray(_fill(rng, size)), mask=mask)
+        behind = np.asarray(image)[covered].mean(0)
+        image.paste(Image.fromarray(_fill(rng, size, behind)), mask=mask)
         low, high = outline.min(0).clip(0, size), outline.max(0).clip(0, size)
         bbox = [round(float(v), 2) for v in (*low, *(high - low))]
         objects.append({"category_id": kind + 1, "bbox": bbox})
@@ -158,7 +161,7 @@ def _place(rng: np.random.Generator, outline: np.ndarray, parameters: ShapesPara
     """Random size, angle, stretch and position; the centre lies in the image, the rest may leave it."""
     size = parameters.image_size
     scale = math.exp(rng.uniform(math.log(parameters.min_scale), math.log(parameters.max_scale))) * size / 2
-    angle, stretch = rng.uniform(0, 2 * math.pi), rng.uniform(0.8, 1.25)
+    angle, stretch = rng.uniform(-MAX_ANGLE, MAX_ANGLE), rng.uniform(0.8, 1.25)
     rotation = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     shape = outline @ rotation * scale * [math.sqrt(stretch), 1 / math.sqrt(stretch)]
     margin = min(scale / 2, size / 4)
@@ -184,9 +187,10 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     return (first * (1 - ramp) + second * ramp + clouds[..., None] + fine).clip(0, 255).astype(np.uint8)
 
 
-def _fill(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A colour with a little noise; uint8 (H, W, 3)."""
-    colour = rng.uniform(0, 255, size=3)
+def _fill(rng: np.random.Generator, size: int, behind: np.ndarray) -> np.ndarray:
+    """A colour that stands out from the mean colour ``behind`` it, with a little noise; uint8 (H, W, 3)."""
+    candidates = rng.uniform(0, 255, size=(4, 3))
+    colour = candidates[np.linalg.norm(candidates - behind, axis=1).argmax()]
     return (colour + rng.normal(0, 8, size=(size, size, 1))).clip(0, 255).astype(np.uint8)
 
 

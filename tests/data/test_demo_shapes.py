@@ -84,7 +84,7 @@ def test_foreign_files_are_never_removed(tmp_path):
 def test_boxes_are_tight(monkeypatch):
     """White shapes on black: the pixels that are lit span the box."""
     monkeypatch.setattr(demo_shapes, "_background", lambda rng, size: np.zeros((size, size, 3), np.uint8))
-    monkeypatch.setattr(demo_shapes, "_fill", lambda rng, size: np.full((size, size, 3), 255, np.uint8))
+    monkeypatch.setattr(demo_shapes, "_fill", lambda rng, size, behind: np.full((size, size, 3), 255, np.uint8))
     parameters, checked = ShapesParameters(max_objects=1), 0
     for seed in range(40):
         image, objects = draw_image(np.random.default_rng(seed), parameters)
