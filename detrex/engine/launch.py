@@ -57,8 +57,8 @@ def run(argv: Sequence[str] | None = None, *, job: Callable[[argparse.Namespace]
     try:
         if _under_torchrun():
             return _guarded(_join_torchrun, args, job)
-        _check_gpus(args)
-        config_from_args(args)  # wrong input shows once, before any process starts
+        cfg = config_from_args(args)  # wrong input shows once, before any process starts
+        _check_gpus(args, cfg.train.device)
     except (ConfigError, CheckpointError) as e:
         return _report(e)
     if args.num_gpus * args.num_machines <= 1:
@@ -100,11 +100,17 @@ def _report(error: Exception) -> int:
     return EXIT_CONFIG
 
 
-def _check_gpus(args: argparse.Namespace) -> None:
-    if args.num_gpus > 1 and args.num_gpus > torch.cuda.device_count():
+def _check_gpus(args: argparse.Namespace, device: str) -> None:
+    if args.num_machines == 1 and args.num_gpus <= 1:
+        return
+    on_cpu = "Several processes on the CPU: torchrun --nproc-per-node N ... --num-gpus 0"
+    if args.num_gpus > torch.cuda.device_count():
         raise ConfigError(
-            f"--num-gpus {args.num_gpus}, but PyTorch sees {torch.cuda.device_count()} GPUs here. Several processes on "
-            "the CPU: torchrun --nproc-per-node N ... --num-gpus 0"
+            f"--num-gpus {args.num_gpus}, but PyTorch sees {torch.cuda.device_count()} GPUs here. {on_cpu}"
+        )
+    if args.num_gpus < 1 or torch.device(device if device != "auto" else "cuda").type != "cuda":
+        raise ConfigError(
+            f"--num-gpus {args.num_gpus} with train.device={device} on several machines or GPUs. {on_cpu}"
         )
 
 

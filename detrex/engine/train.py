@@ -13,10 +13,11 @@ from detectron2.config import instantiate
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from detrex.checkpoint import Checkpointer
-from detrex.config import ConfigError, load_config, save_config, validate_config
+from detrex.config import ConfigError, apply_overrides, get_config, load_config, save_config, validate_config
 from detrex.data import prepare_data
 
 from .evaluation import evaluate, finite_scalars
@@ -42,13 +43,16 @@ def config_from_args(args: argparse.Namespace) -> DictConfig:
             "--config-file is required, for example --config-file projects/deformable_detr/configs/<name>.py"
         )
     cfg = load_config(args.config_file)
+    absent = [key for key in ("model", "dataloader", "optimizer", "lr_multiplier", "train") if key not in cfg]
+    if absent:
+        raise ConfigError(f"{args.config_file} does not define {', '.join(absent)}: it is not the config of a run")
     validate_config(cfg)
-    cfg = load_config(args.config_file, args.opts)
+    # What the file leaves out of train has its default, also in a file that is older than the key.
+    cfg.train = OmegaConf.merge(get_config("common/train.py").train, cfg.train)
+    apply_overrides(cfg, args.opts)
     if args.num_gpus == 0:
         cfg.train.device = "cpu"
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise ConfigError(f"these values must be given on the command line or in the config: {', '.join(missing)}")
+    _check_values(cfg)
     if args.eval_only and not cfg.train.init_checkpoint:
         raise ConfigError("--eval-only needs weights: add train.init_checkpoint=/path/to/model_final.pth")
     if cfg.train.fast_dev_run.enabled:
@@ -57,6 +61,16 @@ def config_from_args(args: argparse.Namespace) -> DictConfig:
     if evaluator is not None and "output_dir" in evaluator and evaluator.output_dir is None:
         evaluator.output_dir = "${train.output_dir}"
     return cfg
+
+
+def _check_values(cfg: DictConfig) -> None:
+    try:
+        missing = sorted(OmegaConf.missing_keys(cfg))
+        OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as e:
+        raise ConfigError(f"{e.full_key or 'config'}: {e.msg or e}") from e
+    if missing:
+        raise ConfigError(f"these values must be given on the command line or in the config: {', '.join(missing)}")
 
 
 def _rehearse(cfg: DictConfig) -> None:
@@ -100,7 +114,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
 def do_eval(cfg: DictConfig, *, device: torch.device) -> dict[str, Any]:
     """Evaluate ``train.init_checkpoint``; a file that does not fit the model wholly is an error."""
-    model = instantiate(cfg.model).to(device)
+    model = _build(cfg, "model").to(device)
     Checkpointer(model, strict=cfg.train.checkpoint.strict).load(cfg.train.init_checkpoint)
     return evaluate(cfg, model)
 
@@ -119,13 +133,13 @@ def do_train(
         The last evaluation's results.
     """
     schedule = resolve_durations(cfg, num_images)
-    scheduler = instantiate(cfg.lr_multiplier)
+    scheduler = _build(cfg, "lr_multiplier")
     logger.info(describe_lr(scheduler, schedule, cfg.optimizer.lr))
 
-    model = instantiate(cfg.model).to(device)
+    model = _build(cfg, "model").to(device)
     _log_size(model)
     optimizer = build_optimizer(cfg, model)
-    loader = instantiate(cfg.dataloader.train)
+    loader = _build(cfg, "dataloader.train")
     model = _distribute(model, device, cfg.train.ddp)
     trainer = Trainer(
         model,
@@ -166,13 +180,32 @@ def do_train(
     return last
 
 
+def _build(cfg: DictConfig, key: str) -> Any:
+    """Instantiate a node; a value that its target refuses is the config's fault."""
+    try:
+        return instantiate(OmegaConf.select(cfg, key))
+    except ValueError as e:
+        raise ConfigError(f"{key}: {e}") from e
+
+
 def _resume_or_load(checkpointer: Checkpointer, trainer: Trainer, path: str, *, resume: bool) -> int:
     """Load what the run starts from; the first iteration to do."""
     resuming = resume and checkpointer.has_checkpoint()
     if resume and not resuming:
         logger.info("--resume: %s has no checkpoint yet, starting from the beginning", checkpointer.save_dir)
+    configured = [group["lr"] for group in trainer.optimizer.param_groups]
     checkpointer.resume_or_load(path, resume=resume)
-    return trainer.iter + 1 if resuming else 0
+    if not resuming:
+        return 0
+    restored = [group.get("initial_lr", group["lr"]) for group in trainer.optimizer.param_groups]
+    if configured != restored:
+        logger.warning(
+            "The config's learning rates %s are ignored: a resumed run keeps its own, %s. To change them, start a new "
+            "run with train.init_checkpoint",
+            configured,
+            restored,
+        )
+    return trainer.iter + 1
 
 
 def _distribute(model: nn.Module, device: torch.device, ddp: DictConfig) -> nn.Module:

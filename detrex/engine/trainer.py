@@ -10,6 +10,8 @@ import torch
 from detectron2.engine import SimpleTrainer
 from torch import Tensor, nn
 
+from detrex.config_check import ConfigError
+
 from .metrics import HostCopy, MetricWindow, PhaseTimer
 
 __all__ = ["Trainer"]
@@ -34,6 +36,7 @@ class Trainer(SimpleTrainer):
         log_period: iterations between two writes of the metrics.
 
     Raises:
+        ConfigError: an unknown ``amp_dtype``.
         FloatingPointError: from a step whose loss or gradient norm is not finite; names the iteration, the losses and
             the image files of the batch.
     """
@@ -49,6 +52,8 @@ class Trainer(SimpleTrainer):
         amp_dtype: str | None = None,
         log_period: int = 20,
     ):
+        if amp_dtype is not None and amp_dtype not in _DTYPES:
+            raise ConfigError(f"train.amp.dtype={amp_dtype!r} must be one of {', '.join(_DTYPES)}")
         super().__init__(model, data_loader, optimizer)
         self.device = device
         self.clip_grad = dict(clip_grad) if clip_grad is not None else None

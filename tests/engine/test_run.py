@@ -156,6 +156,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path, capsys):
             "train.max_iter='12epp' is not a duration: give iterations (5000) or epochs (\"12ep\"",
         ),
         (["train.device=cuda:99"], "train.device='cuda:99'"),
+        (["train.amp.enabled=true", "train.amp.dtype=half"], "train.amp.dtype='half' must be one of bfloat16, float16"),
         (["train.device=tpuu"], "train.device='tpuu'"),
         (["--eval-only"], "--eval-only needs weights"),
         (["train.init_checkpoint=nowhere/model.pth"], "checkpoint nowhere/model.pth not found: nowhere does not exist"),
@@ -178,3 +179,41 @@ def test_config_file_is_required_and_found(capsys):
     assert "--config-file" in capsys.readouterr().err
     assert run(["--config-file", "common/trian.py"]) == EXIT_CONFIG
     assert "Did you mean" in capsys.readouterr().err
+
+
+def test_what_the_file_leaves_out_of_train_has_its_default(config, tmp_path):
+    """A config.yaml saved before a key existed still runs, and the key can be overridden."""
+    short = tmp_path / "short.py"
+    short.write_text(
+        "from .config import dataloader, lr_multiplier, model, optimizer\n"
+        f"train = dict(output_dir='{tmp_path}/short', max_iter=2, device='cpu')\n"
+    )
+    train(short, "train.log_period=1")
+    assert [r["iteration"] for r in records(tmp_path / "short")] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("from .config import model, train\n", "does not define dataloader, optimizer, lr_multiplier"),
+        ("from .config import *\nmodel.num_classes = '???'\n", "these values must be given"),
+        ("from .config import *\nmodel.num_classes = '${nowhere.x}'\n", "nowhere.x"),
+        (
+            "from .config import *\nlr_multiplier.scheduler.milestones = [60]\n",
+            "lr_multiplier: Milestone must be smaller",
+        ),
+    ],
+)
+def test_configs_that_cannot_run(config, tmp_path, capsys, text, message):
+    names = "dataloader, lr_multiplier, model, optimizer, train"  # config files cannot import a star
+    (tmp_path / "bad.py").write_text(text.replace("*", names))
+    assert run(["--config-file", str(tmp_path / "bad.py")]) == EXIT_CONFIG
+    assert message in capsys.readouterr().err
+
+
+def test_a_changed_learning_rate_is_refused_aloud_on_resume(config, tmp_path):
+    train(config, "train.max_iter=2", "train.eval_period=0")
+    train(config, "--resume", "train.max_iter=4", "train.eval_period=0", "optimizer.lr=0.5", "train.log_period=1")
+    log = (tmp_path / "output" / "log.txt").read_text()
+    assert "learning rates [0.05, 0.5, 0.5] are ignored: a resumed run keeps its own, [0.001, 0.01, 0.01]" in log
+    assert records(tmp_path / "output")[2]["lr"] == pytest.approx(0.01)
