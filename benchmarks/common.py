@@ -1,0 +1,144 @@
+"""What every benchmark shares: measuring in turns, and stating machine, versions, commit and date with each figure."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+__all__ = ["Timing", "environment", "in_turns", "markdown_table", "peak_memory", "write_results"]
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Medians of one contestant.
+
+    Attributes:
+        cpu_s: CPU seconds of the process, user and system, all threads; little disturbed by other processes.
+        wall_s: seconds on the clock; on GPUs including the wait for the device.
+        repeats: how many measurements.
+    """
+
+    cpu_s: float
+    wall_s: float
+    repeats: int
+
+
+def in_turns(
+    contestants: Mapping[str, Callable[[], object]], repeats: int, device: torch.device, *, warmup: int = 1
+) -> dict[str, Timing]:
+    """Run the contestants A B A B ..., so that whatever disturbs the machine disturbs all of them alike."""
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
+    for turn in range(-warmup, repeats):
+        for name, run in contestants.items():
+            _synchronize(device)
+            cpu, wall = time.process_time(), time.perf_counter()
+            run()
+            _synchronize(device)
+            if turn >= 0:
+                samples[name].append((time.process_time() - cpu, time.perf_counter() - wall))
+    return {
+        name: Timing(*(statistics.median(column) for column in zip(*rows, strict=True)), repeats=len(rows))
+        for name, rows in samples.items()
+    }
+
+
+def peak_memory(run: Callable[[], object], device: torch.device) -> float:
+    """MiB that ``run`` needs at its peak beyond what is in memory before it.
+
+    On the CPU it needs Linux, and should be the first run of its process, whose freed memory it would otherwise reuse.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak
+    before = _memory_kib("VmRSS")
+    run()
+    return (_memory_kib("VmHWM") - before) / 1024
+
+
+def environment(device: torch.device, packages: Sequence[str] = ("torch",)) -> dict[str, object]:
+    """Machine, versions, commit and date; nothing that identifies a host or a user."""
+    threads = torch.get_num_threads()
+    return {
+        "cpu": f"{_cpu_model()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, {threads} threads",
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "load": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in packages},
+        "commit": _commit(),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+    }
+
+
+def write_results(name: str, title: str, env: Mapping[str, object], rows: Sequence[Mapping[str, object]]) -> None:
+    """Write ``results/<name>.json`` and ``.md`` and print the latter."""
+    RESULTS.mkdir(exist_ok=True)
+    data = {"title": title, "environment": dict(env), "rows": [dict(row) for row in rows]}
+    (RESULTS / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
+    facts = "\n".join(f"- {key}: {value}" for key, value in env.items() if value is not None)
+    text = f"# {title}\n\n{markdown_table(rows)}\n\n{facts}\n"
+    (RESULTS / f"{name}.md").write_text(text)
+    print(text)
+
+
+def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows with the same keys as a Markdown table."""
+    header = list(rows[0])
+    lines = [header, ["---"] * len(header), *([_cell(row[key]) for key in header] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _memory_kib(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "detrex", "detrex_ops", "projects")
+        return git("rev-parse", "--short", "HEAD") + (" + changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

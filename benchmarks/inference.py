@@ -1,0 +1,38 @@
+"""One inference of two-stage Deformable DETR (ResNet-50), post-processing included, beside transformers' model.
+
+    python benchmarks/inference.py [--cases 1x800x1333] [--device cuda] [--levers all] [--profile]
+
+Weights and images are the same, and so are the answers: scores of both are compared before anything is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import compare  # first: it sets up paths and threads
+import torch
+from torch import nn
+
+from benchmarks.detectors import hugging_face_detections
+
+
+def prepare(contestant: str, model: nn.Module, inputs: list[dict], theirs: dict) -> Callable[[], object]:
+    """A contestant's inference."""
+    model.eval()
+
+    @torch.inference_mode()
+    def run():
+        if contestant == "ours":
+            return model(inputs)
+        return hugging_face_detections(model, theirs["pixel_values"])
+
+    return run
+
+
+def accelerate(model: nn.Module, args: argparse.Namespace) -> None:
+    """Apply the levers to our model."""
+
+
+if __name__ == "__main__":
+    compare.main("inference", "One inference, ours and transformers'", prepare, accelerate)
