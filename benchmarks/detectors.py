@@ -22,14 +22,6 @@ __all__ = [
     "hugging_face_detections",
     "make_inputs",
 ]
-    "Case",
-    "build_hugging_face",
-    "build_ours",
-    "check_agreement",
-    "copy_weights",
-    "hugging_face_detections",
-    "make_inputs",
-]
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "projects/deformable_detr/configs/deformable_detr_r50_two_stage_50ep.py"
