@@ -43,7 +43,10 @@ def ms_deform_attn_reference(
         maps = levels[level].permute(0, 2, 3, 1).reshape(B * N, D, height, width)
         grid = grids_BQNLP2[:, :, :, level].transpose(1, 2).flatten(0, 1)
         weights = weights_BQNLP[:, :, :, level].transpose(1, 2).flatten(0, 1).unsqueeze(1)
-        sampled = (_grid_sample(maps, grid) * weights).sum(-1)
+        samples = _grid_sample(maps, grid)
+        # In place where nothing keeps the samples: fresh memory of their size costs more than the product.
+        samples = samples * weights if torch.is_grad_enabled() else samples.mul_(weights)
+        sampled = samples.sum(-1)
         total = sampled if total is None else total + sampled
     return total.view(B, N * D, Q).transpose(1, 2).to(output_dtype).contiguous()
 
