@@ -26,8 +26,9 @@ detrex_zoo = L(torch.optim.AdamW)(
     weight_decay=1e-4,
 )
 
-# The authors' code (Zhu et al. 2021, section 5): batch 32, 2e-4 with a tenth of it for the backbone and for the layers
-# that predict sampling offsets and reference points, decay everywhere. Two-stage models have no reference_points.
+# The authors' code (Zhu et al. 2021, section 5): 2e-4 with a tenth of it for the backbone and for the layers that
+# predict sampling offsets and reference points, decay everywhere. Two-stage models have no reference_points.
+# Deformable DETR uses it with batch 32, H-Deformable-DETR (the authors' and detrex's zoo) with batch 16.
 official = L(torch.optim.AdamW)(
     params=L(get_default_optimizer_params)(
         base_lr="${..lr}",

@@ -1,0 +1,17 @@
+"""The two-stage baseline of H-Deformable-DETR with its tricks, without its hybrid branch: Swin-Tiny, 12 epochs.
+
+    python tools/train_net.py --num-gpus 8 \
+    --config-file projects/h_deformable_detr/configs/deformable_detr_baseline_swin_tiny_two_stage_12ep_tricks.py
+
+Published: 49.3 box AP with the 100 best detections.
+"""
+
+from detrex.modeling import SetCriterion
+
+from .h_deformable_detr_swin_tiny_two_stage_12ep import dataloader, lr_multiplier, model, optimizer, train
+
+model.transformer.queries.groups.one2many = 0
+model.criterion._target_ = SetCriterion
+del model.criterion.num_repeats, model.criterion.one2many_weight
+model.num_select = 100
+train.output_dir = "./output/deformable_detr_baseline_swin_tiny_two_stage_12ep_tricks"

@@ -1,0 +1,18 @@
+"""H-Deformable-DETR with ResNet-101, 12 epochs.
+
+    python tools/train_net.py --num-gpus 8 \
+    --config-file projects/h_deformable_detr/configs/h_deformable_detr_r101_two_stage_12ep.py
+
+The authors published the script, but no result.
+"""
+
+from detrex.config import get_config
+
+from .h_deformable_detr_r50_two_stage_12ep import dataloader, lr_multiplier, model, optimizer, train
+
+_backbone = get_config("common/models/backbones.py").resnet101
+model.backbone = _backbone.backbone
+model.neck.input_shapes, model.neck.in_features = _backbone.shapes, list(_backbone.shapes)
+train.init_checkpoint = _backbone.checkpoint
+model.backbone.freeze_at = 2  # as the authors
+train.output_dir = "./output/h_deformable_detr_r101_two_stage_12ep"

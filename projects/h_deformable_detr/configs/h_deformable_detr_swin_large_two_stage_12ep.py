@@ -1,0 +1,17 @@
+"""H-Deformable-DETR with Swin-Large, 12 epochs.
+
+    python tools/train_net.py --num-gpus 8 \
+    --config-file projects/h_deformable_detr/configs/h_deformable_detr_swin_large_two_stage_12ep.py
+
+Published: 55.9 box AP with the 100 best detections, 56.2 with 300 (authors' weights).
+"""
+
+from detrex.config import get_config
+
+from .h_deformable_detr_r50_two_stage_12ep import dataloader, lr_multiplier, model, optimizer, train
+
+_backbone = get_config("common/models/backbones.py").swin_large_22k
+model.backbone = _backbone.backbone
+model.neck.input_shapes, model.neck.in_features = _backbone.shapes, list(_backbone.shapes)
+train.init_checkpoint = _backbone.checkpoint
+train.output_dir = "./output/h_deformable_detr_swin_large_two_stage_12ep"

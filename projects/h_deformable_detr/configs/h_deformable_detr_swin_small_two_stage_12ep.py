@@ -1,0 +1,17 @@
+"""H-Deformable-DETR with Swin-Small, 12 epochs.
+
+    python tools/train_net.py --num-gpus 8 \
+    --config-file projects/h_deformable_detr/configs/h_deformable_detr_swin_small_two_stage_12ep.py
+
+The authors published the script, but no result.
+"""
+
+from detrex.config import get_config
+
+from .h_deformable_detr_r50_two_stage_12ep import dataloader, lr_multiplier, model, optimizer, train
+
+_backbone = get_config("common/models/backbones.py").swin_small
+model.backbone = _backbone.backbone
+model.neck.input_shapes, model.neck.in_features = _backbone.shapes, list(_backbone.shapes)
+train.init_checkpoint = _backbone.checkpoint
+train.output_dir = "./output/h_deformable_detr_swin_small_two_stage_12ep"
