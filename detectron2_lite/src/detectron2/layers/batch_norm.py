@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from detectron2._subset import missing
 from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -169,3 +170,6 @@ def get_norm(norm: str | Callable[[int], nn.Module] | None, out_channels: int) -
             raise KeyError(f"Unknown norm {norm!r}; use one of {sorted(_NORMS)}, '' or a callable")
         norm = _NORMS[norm]
     return norm(out_channels)
+
+
+__getattr__ = missing(__name__)

@@ -17,6 +17,9 @@ class Backbone(nn.Module, metaclass=ABCMeta):
     ``_out_feature_channels`` and ``_out_feature_strides`` (name -> int).
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+
     @abstractmethod
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Map images (B, 3, H, W) to ``{name: (B, C, H / stride, W / stride)}``."""

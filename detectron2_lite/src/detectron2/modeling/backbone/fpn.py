@@ -20,8 +20,10 @@ def _assert_strides_are_log2_contiguous(strides: Sequence[int]) -> None:
 class LastLevelMaxPool(nn.Module):
     """One more level by subsampling: p6 from p5 (Lin et al., "Feature Pyramid Networks", 2017)."""
 
-    num_levels = 1
-    in_feature = "p5"
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_levels = 1
+        self.in_feature = "p5"
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, C, H, W) to one map of half the size."""
@@ -31,10 +33,9 @@ class LastLevelMaxPool(nn.Module):
 class LastLevelP6P7(nn.Module):
     """Two more levels by strided convolutions, p6 and p7 (Lin et al., "Focal Loss", 2017)."""
 
-    num_levels = 2
-
     def __init__(self, in_channels: int, out_channels: int, in_feature: str = "res5") -> None:
         super().__init__()
+        self.num_levels = 2
         self.in_feature = in_feature
         self.p6 = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
         self.p7 = nn.Conv2d(out_channels, out_channels, 3, stride=2, padding=1)
