@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from detectron2._subset import missing
 from torch import Tensor
-from torchvision.ops import batched_nms as _batched_nms
-from torchvision.ops import nms
 
 __all__ = ["batched_nms", "nms"]
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """``torchvision.ops.nms``: int64 indices of the kept ones of boxes (N, 4), by falling score."""
+    from torchvision.ops import nms  # as slow to import as torch itself
+
+    return nms(boxes, scores, iou_threshold)
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
@@ -23,7 +28,9 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
         int64 indices of the kept boxes, by falling score.
     """
     assert boxes.shape[-1] == 4, f"batched_nms needs boxes of shape (N, 4), got {tuple(boxes.shape)}"
-    return _batched_nms(boxes.float(), scores, idxs, iou_threshold)
+    from torchvision.ops import batched_nms
+
+    return batched_nms(boxes.float(), scores, idxs, iou_threshold)
 
 
 __getattr__ = missing(__name__)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from detectron2.layers.wrappers import shapes_to_tensor
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,7 +16,7 @@ class ImageList:
 
     Attributes:
         tensor: (B, ..., H, W), images in the top left corner.
-        image_sizes: B pairs (height, width) before padding.
+        image_sizes: B pairs (height, width) before padding; tensors of two while tracing.
     """
 
     def __init__(self, tensor: Tensor, image_sizes: list[tuple[int, int]]) -> None:
@@ -66,7 +67,11 @@ class ImageList:
             assert image.shape[:-2] == leading, f"Images differ in channels: {image.shape[:-2]} and {leading}"
 
         image_sizes = [(image.shape[-2], image.shape[-1]) for image in tensors]
-        height, width = (max(side) for side in zip(*image_sizes, strict=True))
+        if torch.jit.is_tracing():  # sizes are tensors then, and stay variables of the graph
+            image_sizes = [shapes_to_tensor(size) for size in image_sizes]
+            height, width = torch.stack(image_sizes).max(dim=0).values
+        else:
+            height, width = (max(side) for side in zip(*image_sizes, strict=True))
         constraints = padding_constraints or {}
         if constraints.get("square_size", 0) > 0:
             height = width = constraints["square_size"]

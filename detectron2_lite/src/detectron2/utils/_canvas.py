@@ -183,23 +183,49 @@ class DrawingPrimitives:
         from matplotlib.colors import to_rgb
 
         color = to_rgb(random_color(rgb=True, maximum=1) if color is None else color)
-        binary_mask = np.asarray(binary_mask).astype(np.uint8)
-        mask = GenericMask(binary_mask, self.output.height, self.output.width)
-        parts = [polygons_to_bitmask([p], mask.height, mask.width) & (binary_mask == 1) for p in mask.polygons]
-        areas = [part.sum() for part in parts]
+        mask = GenericMask(np.asarray(binary_mask), self.output.height, self.output.width)
+        parts = _parts(mask)
         if mask.has_holes:  # polygons would cover them
-            rgba = np.zeros((*binary_mask.shape, 4), dtype=np.float32)
-            rgba[binary_mask == 1] = (*color, alpha)
-            self.output.ax.imshow(rgba, extent=(0, self.output.width, self.output.height, 0))
-            drawn = len(parts) > 0
+            self._draw_overlay(mask.mask == 1, color, alpha)
+            drawn = True
         else:
-            shown = [p for p, area in zip(mask.polygons, areas, strict=True) if area >= (area_threshold or 0)]
+            least = area_threshold or 0
+            shown = [p for p, part in zip(mask.polygons, parts, strict=True) if part.sum() >= least]
             for polygon in shown:
                 self.draw_polygon(polygon.reshape(-1, 2), color=color, edge_color=edge_color, alpha=alpha)
             drawn = len(shown) > 0
         if text is not None and drawn:
-            for part, area in zip(parts, areas, strict=True):
-                if area > 0 and (area == max(areas) or area > _LARGE_MASK_AREA):
-                    center = np.median(part.nonzero(), axis=1)[::-1]
-                    self.draw_text(text, center, color=change_brightness(color, 0.7))
+            self._draw_text_in_parts(text, parts, color)
         return self.output
+
+    def draw_soft_mask(
+        self, soft_mask: np.ndarray, color: Any = None, *, text: str | None = None, alpha: float = 0.5
+    ) -> VisImage:
+        """Draw a mask (H, W) in [0, 1] whose value scales the opacity; text as in :meth:`draw_binary_mask`."""
+        color = self._draw_overlay(soft_mask, color, alpha)
+        if text is not None:
+            mask = GenericMask(soft_mask > 0.5, self.output.height, self.output.width)
+            self._draw_text_in_parts(text, _parts(mask), color)
+        return self.output
+
+    def _draw_overlay(self, opacity: np.ndarray, color: Any, alpha: float) -> tuple[float, float, float]:
+        from matplotlib.colors import to_rgb
+
+        color = to_rgb(random_color(rgb=True, maximum=1) if color is None else color)
+        rgba = np.zeros((*opacity.shape, 4), dtype=np.float32)
+        rgba[..., :3], rgba[..., 3] = color, opacity * alpha
+        self.output.ax.imshow(rgba, extent=(0, self.output.width, self.output.height, 0))
+        return color
+
+    def _draw_text_in_parts(self, text: str, parts: list[np.ndarray], color: Any) -> None:
+        areas = [part.sum() for part in parts]
+        for part, area in zip(parts, areas, strict=True):
+            if area > 0 and (area == max(areas) or area > _LARGE_MASK_AREA):
+                center = np.median(part.nonzero(), axis=1)[::-1]
+                self.draw_text(text, center, color=change_brightness(color, 0.7))
+
+
+def _parts(mask: GenericMask) -> list[np.ndarray]:
+    """The bitmap within each outline."""
+    inside = (polygons_to_bitmask([p], mask.height, mask.width) for p in mask.polygons)
+    return [part & (mask.mask == 1) for part in inside]

@@ -275,9 +275,10 @@ class Visualizer(DrawingPrimitives):
 
     def _convert_boxes(self, boxes: Boxes | np.ndarray | Sequence) -> np.ndarray:
         boxes = boxes.tensor.detach().cpu() if isinstance(boxes, Boxes) else boxes
-        boxes = np.asarray(boxes).reshape(len(boxes), -1)
-        assert len(boxes) == 0 or boxes.shape[1] == 4, f"Boxes to draw are (N, 4), got {boxes.shape}"
-        return boxes.reshape(-1, 4)
+        boxes = np.asarray(boxes)
+        boxes = boxes if len(boxes) else np.zeros((0, 4))
+        assert boxes.shape[1:] == (4,), f"Boxes to draw are (N, 4), got {boxes.shape}"
+        return boxes
 
     def _convert_masks(self, masks: Any) -> list[GenericMask]:
         if isinstance(masks, PolygonMasks):

@@ -273,8 +273,9 @@ def _crop_polygons(transform: CropTransform, polygons: list) -> list:
         points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
         points = _clip_polygon(points, x0, y0, x0 + transform.w, y0 + transform.h)
         x, y = points.T
-        if len(points) >= 3 and abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) > 0:
-            cropped.append(points - [x0, y0])
+        twice_area = x @ np.roll(y, -1) - y @ np.roll(x, -1)
+        if len(points) >= 3 and twice_area != 0:  # oriented as shapely does it
+            cropped.append((points if twice_area < 0 else points[::-1]) - [x0, y0])
     return cropped
 
 

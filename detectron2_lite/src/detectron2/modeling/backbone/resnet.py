@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from detectron2._subset import missing
 from detectron2.layers import CNNBlockBase, Conv2d, get_norm
 from torch import Tensor, nn
-from torchvision.ops import DeformConv2d
 
 from .backbone import Backbone
 
@@ -118,13 +117,11 @@ class BottleneckBlock(_ResidualBlock):
         return self.conv3(F.relu_(self.conv2(F.relu_(self.conv1(x)))))
 
 
-class _DeformConv(DeformConv2d):
-    def __init__(self, *args: Any, norm: nn.Module | None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.norm = norm
-
+class _DeformConv(Conv2d):
     def forward(self, x: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
-        x = super().forward(x, offset, mask)
+        from torchvision.ops import deform_conv2d  # slow to import
+
+        x = deform_conv2d(x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask)
         return x if self.norm is None else self.norm(x)
 
 
