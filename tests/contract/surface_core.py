@@ -47,6 +47,8 @@ SURFACE: dict[str, str | None] = {
     "engine.train_loop.AMPTrainer": None,
     "engine.train_loop.HookBase": "()",
     "engine.train_loop.SimpleTrainer": None,
+    "model_zoo.get_config": "(config_path, trained=False)",
+    "model_zoo.get_config_file": "(config_path)",
     "solver.LRMultiplier": "(optimizer, multiplier, max_iter, last_iter=-1)",
     "solver.WarmupParamScheduler": "(scheduler, warmup_factor, warmup_length, warmup_method='linear', "
     "rescale_interval=False)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 LEFT_OUT: dict[str, frozenset[str]] = {
     module: frozenset(names.split())
     for module, names in {
-        "detectron2": "_C export model_zoo projects tracking",
+        "detectron2": "_C export projects tracking",
         "detectron2.checkpoint": "catalog",
         "detectron2.checkpoint.c2_model_loading": "convert_basic_c2_names convert_c2_detectron_names",
         "detectron2.config": "compat defaults downgrade_config get_cfg global_cfg set_global_cfg upgrade_config",
