@@ -1,6 +1,6 @@
 """A small detection data set that is drawn, not downloaded: coloured shapes on textured backgrounds.
 
-Circles, squares, triangles, stars and crosses of random colour, size and angle overlap on noisy gradients. The class is
+Circles, squares, triangles, stars and crosses of random colour, size and tilt overlap on noisy gradients. The class is
 the shape alone. Boxes are those of the drawn outline, clipped to the image; a shape that the later ones would hide
 by more than half is not drawn. Every image has its own seed, so that a set does not depend on its size or on the order
 of drawing.
@@ -29,7 +29,6 @@ STAMP = "demo_shapes.json"
 SUPERSAMPLING = 3
 MAX_HIDDEN = 0.5
 MAX_ANGLE = 0.35  # radians
-
 SPLITS = ("train", "val")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,17 @@ import numpy as np
 import pytest
 from coco_files import SIZE, coco_content
 from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def _loggers() -> Iterator[None]:
+    """Undo what a run does to the loggers: handlers on a stream that pytest closes, no propagation to caplog."""
+    loggers = [logging.getLogger(n) for n in ("detrex", "detrex_ops", "projects", "detectron2", "fvcore")]
+    before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
+    yield
+    for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 @pytest.fixture

@@ -15,13 +15,9 @@ dataloader.data.val_image_root = "${.root}/val"
 dataloader.data.train_json = "${.root}/annotations/train.json"
 dataloader.data.val_json = "${.root}/annotations/val.json"
 
-dataloader.train.mapper.augmentation = [
-    L(T.RandomFlip)(),
-    L(T.RandomFlip)(horizontal=False, vertical=True),  # shapes have no up
-]
+dataloader.train.mapper.augmentation = [L(T.RandomFlip)()]
 dataloader.train.mapper.augmentation_with_crop = None
 dataloader.train.aspect_ratio_grouping = False  # all images are square
 dataloader.train.num_workers = 0  # half a millisecond per image: a worker costs more than it saves
 dataloader.test.mapper.augmentation = []
-dataloader.test.batch_size = 10
 dataloader.test.num_workers = 0
