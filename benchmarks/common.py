@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import platform
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["Timing", "environment", "in_turns", "markdown_table", "peak_memory", "write_results"]
+__all__ = ["PeakMemory", "Timing", "clock", "environment", "in_turns", "markdown_table", "write_results"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -36,46 +37,63 @@ class Timing:
     repeats: int
 
 
+def clock(run: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """CPU seconds of this process and seconds on the clock that ``run`` takes, the device's work included."""
+    _synchronize(device)
+    cpu, wall = time.process_time(), time.perf_counter()
+    run()
+    _synchronize(device)
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
 def in_turns(
-    contestants: Mapping[str, Callable[[], object]], repeats: int, device: torch.device, *, warmup: int = 1
+    contestants: Mapping[str, Callable[[], tuple[float, float]]], repeats: int, *, warmup: int = 1
 ) -> dict[str, Timing]:
-    """Run the contestants A B A B ..., so that whatever disturbs the machine disturbs all of them alike."""
+    """Measure the contestants A B A B ..., so that whatever disturbs the machine disturbs all of them alike.
+
+    Args:
+        contestants: each runs once and returns its (CPU seconds, wall seconds); see :func:`clock`.
+        repeats: how many measurements of each the medians are of.
+        warmup: how many more come first and do not count.
+    """
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
     for turn in range(-warmup, repeats):
-        for name, run in contestants.items():
-            _synchronize(device)
-            cpu, wall = time.process_time(), time.perf_counter()
-            run()
-            _synchronize(device)
+        for name, measure in contestants.items():
+            sample = measure()
             if turn >= 0:
-                samples[name].append((time.process_time() - cpu, time.perf_counter() - wall))
+                samples[name].append(sample)
     return {
         name: Timing(*(statistics.median(column) for column in zip(*rows, strict=True)), repeats=len(rows))
         for name, rows in samples.items()
     }
 
 
-def peak_memory(run: Callable[[], object], device: torch.device) -> float:
-    """MiB that ``run`` needs at its peak beyond what is in memory before it.
+class PeakMemory:
+    """MiB needed at the peak beyond what the process, or the GPU, held when this object was made. CPUs need Linux."""
 
-    On the CPU it needs Linux, and should be the first run of its process, whose freed memory it would otherwise reuse.
-    """
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.base = self._now()
+
+    def of(self, run: Callable[[], object]) -> float:
+        """Run something and return its peak."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            run()
+            return (torch.cuda.max_memory_allocated(self.device) - self.base) / 2**20
+        ctypes.CDLL(None).malloc_trim(0)  # what is freed but kept would count
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         run()
-        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak
-    before = _memory_kib("VmRSS")
-    run()
-    return (_memory_kib("VmHWM") - before) / 1024
+        return (_memory_kib("VmHWM") - self.base) / 2**10
+
+    def _now(self) -> int:
+        return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else _memory_kib("VmRSS")
 
 
 def environment(device: torch.device, packages: Sequence[str] = ("torch",)) -> dict[str, object]:
     """Machine, versions, commit and date; nothing that identifies a host or a user."""
-    threads = torch.get_num_threads()
     return {
-        "cpu": f"{_cpu_model()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, {threads} threads",
+        "cpu": f"{_cpu_model()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "load": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),

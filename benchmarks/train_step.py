@@ -8,12 +8,16 @@ transformers lacks.
 
 from __future__ import annotations
 
-import argparse
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
-import compare  # first: it sets up paths and threads
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 import torch
 from torch import nn
+
+from benchmarks.compare import main
 
 
 def prepare(contestant: str, model: nn.Module, inputs: list[dict], theirs: dict) -> Callable[[], object]:
@@ -32,9 +36,10 @@ def prepare(contestant: str, model: nn.Module, inputs: list[dict], theirs: dict)
     return run
 
 
-def accelerate(model: nn.Module, args: argparse.Namespace) -> None:
-    """Apply the levers to our model."""
+def accelerate(model: nn.Module, levers: tuple[str, ...]) -> nn.Module:
+    """Our model with the levers pulled."""
+    return model
 
 
 if __name__ == "__main__":
-    compare.main("train_step", "One training step, ours and transformers'", prepare, accelerate)
+    main("train_step", "One training step, ours and transformers'", prepare, accelerate)
