@@ -73,7 +73,7 @@ class WindowAttention(nn.Module):
         x = (weights @ v).transpose(1, 2).reshape(num_windows, tokens, channels)
         return self.proj_drop(self.proj(x))
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+    def adapt_state_dict(self, state_dict: dict, prefix: str) -> None:
         """Resample the bias table of a model trained with another window size, bicubically, as Swin's authors do."""
         name = prefix + "relative_position_bias_table"
         table, own = state_dict.get(name), self.relative_position_bias_table
@@ -86,6 +86,9 @@ class WindowAttention(nn.Module):
         index = prefix + "relative_position_index"
         if index in state_dict and state_dict[index].shape != self.relative_position_index.shape:
             state_dict[index] = self.relative_position_index  # a constant of the window size
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        self.adapt_state_dict(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

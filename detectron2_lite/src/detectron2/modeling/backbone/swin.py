@@ -148,7 +148,7 @@ class SwinTransformer(Backbone):
                 x = stage.downsample(x)
         return outputs
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+    def adapt_state_dict(self, state_dict: dict, prefix: str) -> None:
         """Resample an absolute position embedding; the published files store it as (1, H * W, C)."""
         name = prefix + "absolute_pos_embed"
         table = state_dict.get(name)
@@ -160,6 +160,9 @@ class SwinTransformer(Backbone):
             if table.shape[2:] != size:
                 table = F.interpolate(table.float(), size=size, mode="bicubic").to(table.dtype)
             state_dict[name] = table
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        self.adapt_state_dict(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
