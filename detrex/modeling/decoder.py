@@ -35,7 +35,7 @@ class DeformableDecoderLayer(nn.Module):
         self.cross_attn_norm = nn.LayerNorm(embed_dim)
         self.ffn = FFN(embed_dim=embed_dim, hidden_dim=hidden_dim, dropout=dropout)
         self.ffn_norm = nn.LayerNorm(embed_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout, inplace=True)
 
     def forward(
         self,

@@ -25,7 +25,7 @@ class DeformableEncoderLayer(nn.Module):
         self.self_attn_norm = nn.LayerNorm(embed_dim)
         self.ffn = FFN(embed_dim=embed_dim, hidden_dim=hidden_dim, dropout=dropout)
         self.ffn_norm = nn.LayerNorm(embed_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout, inplace=True)
 
     def forward(self, x_BSC: Tensor, pos_BSC: Tensor, centres_BSL2: Tensor, layout: PyramidLayout) -> Tensor:
         attended = self.self_attn(x_BSC + pos_BSC, centres_BSL2, x_BSC, layout)
