@@ -15,7 +15,6 @@ from torch import nn
 import detrex_ops
 from benchmarks.common import PeakMemory, clock
 from benchmarks.detectors import Case, build_hugging_face, build_ours, encoder_scores, make_inputs
-from detrex.layers import attention
 
 __all__ = ["Contestant", "Setup"]
 
@@ -72,8 +71,7 @@ class _Worker:
         if setup.threads:
             torch.set_num_threads(setup.threads)
         if name == "ours":
-            if setup.ops == "reference":
-                attention.ms_deform_attn = detrex_ops.ms_deform_attn_reference
+            os.environ["DETREX_OPS"] = setup.ops
             self.model = setup.accelerate(build_ours(setup.weights).to(self.device), setup.levers)
         else:
             self.model = build_hugging_face(setup.weights).to(self.device)
@@ -110,8 +108,7 @@ class _Worker:
 
     def environment(self) -> dict[str, object]:
         """What the figures depend on beside the machine."""
-        operator = "reference" if self.setup.ops == "reference" else detrex_ops.backend(self.device)
-        return {"threads": torch.get_num_threads(), "operator": operator}
+        return {"threads": torch.get_num_threads(), "operator": detrex_ops.backend(self.device)}
 
 
 def _serve(name: str, setup: Setup, pipe: Connection) -> None:
