@@ -39,7 +39,7 @@ def iter_benchmark(
         iterator: anything iterable, with at least ``warmup + num_iter`` elements.
         num_iter: steps to time.
         warmup: steps before.
-        max_time_seconds: stop timing after this long.
+        max_time_seconds: stop timing after this long, but time one step at least.
 
     Returns:
         Mean seconds per step, and the seconds of every step.
@@ -53,7 +53,7 @@ def iter_benchmark(
     seconds = []
     for _ in tqdm.trange(int(num_iter)):
         start = timer.seconds()
-        if start > max_time_seconds:
+        if seconds and start > max_time_seconds:
             break
         next(iterator)
         seconds.append(timer.seconds() - start)
