@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from detrex.structures import PyramidLayout
-from detrex_ops import ms_deform_attn
+from detrex_ops import ms_deform_attn_fused
 
 __all__ = ["MultiScaleDeformableAttention"]
 
@@ -75,17 +75,9 @@ class MultiScaleDeformableAttention(nn.Module):
         if layout.padding_BS is not None:
             value_BSC = value_BSC.masked_fill(layout.padding_BS[..., None], 0.0)
         value_BSND = value_BSC.unflatten(-1, (self.num_heads, -1))
-        weights = self.attention_weights(query_BQC).unflatten(-1, (self.num_heads, -1)).softmax(-1)
-        weights_BQNLP = weights.unflatten(-1, (self.num_levels, self.num_points))
-        locations_BQNLP2 = self._locations(query_BQC, reference_BQLx, layout)
-        return self.output_proj(ms_deform_attn(value_BSND, layout.shapes, locations_BQNLP2, weights_BQNLP))
-
-    def _locations(self, query_BQC: Tensor, reference_BQLx: Tensor, layout: PyramidLayout) -> Tensor:
-        offsets = self.sampling_offsets(query_BQC)
-        offsets_BQNLP2 = offsets.unflatten(-1, (self.num_heads, self.num_levels, self.num_points, 2))
-        reference = reference_BQLx[:, :, None, :, None]
-        if reference.shape[-1] == 2:
-            cell = 1.0 / layout.shape_L2[:, None]
-        else:
-            cell = reference[..., 2:] * (0.5 / self.num_points)
-        return reference[..., :2] + offsets_BQNLP2.to(reference.dtype) * cell
+        samples = (self.num_heads, self.num_levels, self.num_points)
+        offsets_BQNLP2 = self.sampling_offsets(query_BQC).unflatten(-1, (*samples, 2))
+        logits_BQNLP = self.attention_weights(query_BQC).unflatten(-1, samples)
+        return self.output_proj(
+            ms_deform_attn_fused(value_BSND, layout.shapes, reference_BQLx, offsets_BQNLP2, logits_BQNLP)
+        )
