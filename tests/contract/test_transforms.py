@@ -198,7 +198,7 @@ def test_images_and_boxes_move_together(aug) -> None:
 def test_min_iou_crop_keeps_a_box() -> None:
     crop = T.MinIoURandomCrop()
     for seed in range(20):
-        aug_input, transform = _apply(crop, seed, boxes=BOXES.copy())
+        aug_input, _ = _apply(crop, seed, boxes=BOXES.copy())
         size = aug_input.image.shape
         centres = (aug_input.boxes[:, :2] + aug_input.boxes[:, 2:]) / 2
         assert ((centres > 0) & (centres < [size[1], size[0]])).all(axis=1).any()
