@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
+import detrex_ops.library  # noqa: F401  (registers the operators)
+from detrex_ops.backends import backend
 from detrex_ops.checks import check_reference_points, check_samples, check_value, normalise_spatial_shapes
 from detrex_ops.reference import ms_deform_attn_fused_reference, ms_deform_attn_reference
 
@@ -43,7 +46,10 @@ def ms_deform_attn(
     check_value(value_BSND, shapes)
     names = ("sampling_locations", "attention_weights")
     check_samples(value_BSND, len(shapes), sampling_locations_BQNLP2, attention_weights_BQNLP, names=names)
-    return ms_deform_attn_reference(value_BSND, shapes, sampling_locations_BQNLP2, attention_weights_BQNLP)
+    if _runs_reference(value_BSND):
+        return ms_deform_attn_reference(value_BSND, shapes, sampling_locations_BQNLP2, attention_weights_BQNLP)
+    flat = [size for shape in shapes for size in shape]
+    return torch.ops.detrex_ops.ms_deform_attn(value_BSND, flat, sampling_locations_BQNLP2, attention_weights_BQNLP)
 
 
 def ms_deform_attn_fused(
@@ -70,6 +76,21 @@ def ms_deform_attn_fused(
     names = ("sampling_offsets", "attention_logits")
     check_samples(value_BSND, len(shapes), sampling_offsets_BQNLP2, attention_logits_BQNLP, names=names)
     check_reference_points(value_BSND, len(shapes), reference_points_BQLR, sampling_offsets_BQNLP2)
-    return ms_deform_attn_fused_reference(
-        value_BSND, shapes, reference_points_BQLR, sampling_offsets_BQNLP2, attention_logits_BQNLP
-    )
+    tensors = (reference_points_BQLR, sampling_offsets_BQNLP2, attention_logits_BQNLP)
+    if _runs_reference(value_BSND):
+        return ms_deform_attn_fused_reference(value_BSND, shapes, *tensors)
+    flat = [size for shape in shapes for size in shape]
+    return torch.ops.detrex_ops.ms_deform_attn_fused(value_BSND, flat, *tensors)
+
+
+def _runs_reference(value: Tensor) -> bool:
+    """Exports keep standard operators. Under torch.compile the operator itself decides, when it runs."""
+    if value.device.type not in ("cpu", "cuda") or torch.onnx.is_in_onnx_export() or _is_exporting():
+        return True
+    return not torch.compiler.is_compiling() and backend(value.device) == "reference"
+
+
+def _is_exporting() -> bool:
+    """torch.compiler.is_exporting, which torch 2.6 lacks."""
+    known = getattr(torch.compiler, "is_exporting", None)
+    return known() if known is not None else torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()

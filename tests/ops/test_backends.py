@@ -1,0 +1,80 @@
+"""Which backend runs, and that nothing falls back in silence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import detrex_ops
+from detrex_ops import backends
+from detrex_ops.extension import load_extension
+from detrex_ops.kernels import CPU, REFERENCE
+from detrex_ops.self_test import self_test
+
+from .conftest import make_case
+
+
+def test_unknown_choice(monkeypatch):
+    monkeypatch.setenv("DETREX_OPS", "gpu")
+    with pytest.raises(ValueError, match="DETREX_OPS=gpu: expected one of auto, require, reference, cpu, cuda, triton"):
+        detrex_ops.backend("cpu")
+
+
+def test_forced_reference(monkeypatch):
+    monkeypatch.setenv("DETREX_OPS", "reference")
+    assert detrex_ops.backend("cpu") == "reference"
+    case = make_case()
+    expected = detrex_ops.ms_deform_attn_reference(case.value, case.shapes, case.samples, case.weights)
+    assert torch.equal(detrex_ops.ms_deform_attn(case.value, case.shapes, case.samples, case.weights), expected)
+
+
+def test_devices_without_kernels_run_the_reference():
+    assert detrex_ops.backend("meta") == "reference"
+
+
+@pytest.mark.parametrize("choice", ["require", "cpu"])
+def test_missing_kernel_is_an_error_where_asked_for(choice, monkeypatch):
+    monkeypatch.setattr(backends, "load_extension", lambda name: False)
+    backends._select.cache_clear()
+    monkeypatch.setenv("DETREX_OPS", choice)
+    with pytest.raises(RuntimeError, match=f"DETREX_OPS={choice}, but"):
+        detrex_ops.backend("cpu")
+    monkeypatch.undo()
+    backends._select.cache_clear()
+
+
+@pytest.mark.skipif(not load_extension("cpu"), reason="the CPU extension is not built")
+def test_compiled_kernel_is_chosen(monkeypatch):
+    monkeypatch.delenv("DETREX_OPS", raising=False)
+    assert detrex_ops.backend("cpu") == "cpu"
+
+
+def test_self_test_finds_a_wrong_kernel():
+    wrong = replace(REFERENCE, name="wrong", forward=lambda arguments: REFERENCE.forward(arguments) * 1.01)
+    with pytest.raises(RuntimeError, match="wrong kernel on cpu differs from the reference: output"):
+        self_test(wrong, torch.device("cpu"))
+
+    def flipped(grad_output, arguments, with_reference_points):
+        value, points, samples, weights = REFERENCE.backward(grad_output, arguments, with_reference_points)
+        return value, points, samples.flip(-1), weights
+
+    with pytest.raises(RuntimeError, match="gradient of samples"):
+        self_test(replace(REFERENCE, name="wrong", backward=flipped), torch.device("cpu"))
+
+
+def test_self_test_names_a_kernel_that_raises():
+    def missing(arguments):
+        raise RuntimeError("no kernel image is available")
+
+    with pytest.raises(RuntimeError, match=r"fails: no kernel image is available\. Set DETREX_OPS=reference"):
+        self_test(replace(CPU, forward=missing), torch.device("cpu"))
+
+
+def test_self_test_runs_under_any_mode():
+    """First use may be under inference mode, autocast or fake tensors; random numbers stay as they are."""
+    state = torch.get_rng_state()
+    with torch.inference_mode(), torch.autocast("cpu"), torch._subclasses.FakeTensorMode():
+        self_test(REFERENCE, torch.device("cpu"))
+    assert torch.equal(torch.get_rng_state(), state)

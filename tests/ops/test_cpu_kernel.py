@@ -1,0 +1,163 @@
+"""The compiled CPU kernels against the reference, for each instruction set that this processor has."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from detrex_ops.extension import load_extension
+from detrex_ops.kernels import CPU, REFERENCE, Arguments
+
+from .conftest import LEVELS, make_case
+
+pytestmark = pytest.mark.skipif(not load_extension("cpu"), reason="the CPU extension is not built")
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
+NAMES = ("output", "grad value", "grad reference points", "grad samples", "grad weights")
+
+
+def assert_like_reference(case) -> None:
+    arguments = Arguments.of(case.value, case.flat_shapes, case.reference_points, case.samples, case.weights)
+    fused = case.reference_points is not None
+    actual = [CPU.forward(arguments), *CPU.backward(case.grad_output, arguments, fused)]
+    expected = [REFERENCE.forward(arguments), *REFERENCE.backward(case.grad_output, arguments, fused)]
+    for name, ours, theirs in zip(NAMES, actual, expected, strict=True):
+        if theirs is None:
+            assert ours is None
+            continue
+        assert ours.dtype == theirs.dtype
+        assert ours.shape == theirs.shape
+        scale = theirs.double().abs().max().clamp(min=1e-30) if theirs.numel() else 1
+        torch.testing.assert_close(
+            ours.double() / scale,
+            theirs.double() / scale,
+            rtol=0,
+            atol=TOLERANCE[case.value.dtype],
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
+
+
+@pytest.mark.parametrize("reference_size", [0, 2, 4])
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("levels", ["pyramid", "odd", "single cell", "five"])
+def test_like_reference(levels, dtype, reference_size):
+    for channels, points, queries in itertools.product((1, 24, 32, 160), (1, 4), (2, 40)):
+        assert_like_reference(
+            make_case(
+                levels=levels,
+                queries=queries,
+                channels=channels,
+                points=points,
+                dtype=dtype,
+                reference_size=reference_size,
+                seed=channels + points,
+            )
+        )
+
+
+@pytest.mark.parametrize("instruction_set", ["avx2", "plain"])
+def test_other_instruction_sets(instruction_set):
+    """The choice is made once per process, so the grid above runs again in another one, thinned."""
+    if os.environ.get("DETREX_OPS_ISA"):
+        pytest.skip("this is such a process")
+    supported = subprocess.run(
+        [sys.executable, "-c", "import detrex_ops; detrex_ops.backend('cpu')"],
+        env={**os.environ, "DETREX_OPS_ISA": instruction_set},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "no such kernel" in supported.stderr:
+        pytest.skip(f"no {instruction_set} here")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "pyramid or five or far"]
+    root = Path(__file__).parents[2]
+    result = subprocess.run(
+        command,
+        env={**os.environ, "DETREX_OPS_ISA": instruction_set},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=root,
+    )
+    assert result.returncode == 0, result.stdout[-3000:]
+
+
+@pytest.mark.parametrize(("batch", "queries"), [(0, 5), (2, 0), (0, 0), (1, 1), (3, 1)])
+def test_empty_and_tiny(batch, queries):
+    for reference_size in (0, 2):
+        assert_like_reference(make_case(batch=batch, queries=queries, reference_size=reference_size))
+
+
+def test_many_points_and_levels():
+    LEVELS["eight"] = [(9 - level, 10 - level) for level in range(8)]
+    assert_like_reference(make_case(levels="eight", points=7, queries=12))
+    del LEVELS["eight"]
+
+
+def test_non_contiguous_arguments():
+    case = make_case()
+    strided = case.map(lambda tensor: tensor.transpose(0, 1).contiguous().transpose(0, 1))
+    assert not strided.value.is_contiguous()
+    expected = Arguments.of(case.value, case.flat_shapes, None, case.samples, case.weights)
+    actual = Arguments.of(strided.value, case.flat_shapes, None, strided.samples, strided.weights)
+    assert torch.equal(CPU.forward(actual), CPU.forward(expected))
+
+
+@pytest.mark.parametrize("queries", [2, 200])
+def test_far_and_non_finite_positions(queries):
+    """A huge finite position reads zeros; NaN and infinities make their query NaN, and leave the others alone."""
+    case = make_case(queries=queries, channels=16, points=1)
+    case.samples[0, 0, 0, 0, 0, 0] = 1e30
+    case.samples[0, 0, 0, 1, 0, 1] = -1e30
+    case.samples[1, 0, 0, 0, 0, 0] = float("nan")
+    case.samples[1, 0, 1, 1, 0, 1] = float("inf")
+    case.samples[1, 1, 1, 1, 0, 0] = float("-inf")
+    arguments = Arguments.of(case.value, case.flat_shapes, None, case.samples, case.weights)
+    actual, expected = CPU.forward(arguments), REFERENCE.forward(arguments)
+    assert expected[1, 0].isnan().all()
+    assert not expected[0].isnan().any()
+    torch.testing.assert_close(actual, expected, equal_nan=True)
+    ours, theirs = (run.backward(case.grad_output, arguments, False) for run in (CPU, REFERENCE))
+    torch.testing.assert_close(ours[0], theirs[0])
+    for position in (2, 3):
+        finite = theirs[position].isfinite()
+        torch.testing.assert_close(ours[position][finite], theirs[position][finite], rtol=1e-4, atol=1e-4)
+
+
+def test_infinite_values_stay_where_they_are():
+    """A corner with an infinite value must not leak into samples whose other corners are outside the level."""
+    case = make_case(levels="single cell", queries=50, channels=16)
+    case.value[0, 0, 0, 0] = float("inf")
+    arguments = Arguments.of(case.value, case.flat_shapes, None, case.samples, case.weights)
+    torch.testing.assert_close(CPU.forward(arguments), REFERENCE.forward(arguments), equal_nan=True)
+
+
+def test_on_the_borders_exactly():
+    """Cell centres and outermost lines, where subgradients have to agree too. Powers of two: positions are exact."""
+    case = make_case(levels="dyadic", queries=60, channels=16)
+    for level, (height, width) in enumerate(case.shapes):
+        size = torch.tensor([width, height])
+        cells = (torch.randint(-3, 22, case.samples[:, :, :, level].shape) * 0.5).to(torch.float32)
+        case.samples[:, :, :, level] = (cells + 0.5) / size
+    assert_like_reference(case.map(lambda tensor: tensor.double()))
+
+
+def test_same_bits_for_any_number_of_threads():
+    case = make_case(queries=400)
+    arguments = Arguments.of(case.value, case.flat_shapes, None, case.samples, case.weights)
+    threads = torch.get_num_threads()
+    runs = []
+    try:
+        for count in (1, 2, 5, 16):
+            torch.set_num_threads(count)
+            runs.append([CPU.forward(arguments), *CPU.backward(case.grad_output, arguments, False)])
+    finally:
+        torch.set_num_threads(threads)
+    for run in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(run, runs[0], strict=True) if a is not None)
