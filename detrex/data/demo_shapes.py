@@ -1,9 +1,9 @@
 """A small detection data set that is drawn, not downloaded: coloured shapes on textured backgrounds.
 
 Circles, squares, triangles, stars and crosses of random colour, size and tilt overlap on noisy gradients. The class is
-the shape alone. Boxes are those of the drawn outline, clipped to the image; a shape that the later ones would hide
-by more than half is not drawn. Every image has its own seed, so that a set does not depend on its size or on the order
-of drawing.
+the shape alone. Boxes are those of the drawn outline, clipped to the image; a shape that would
+hide more than half of an earlier one is not drawn. Every image has its own seed, so that a set does not depend on its
+size or on the order of drawing.
 """
 
 from __future__ import annotations

@@ -1,0 +1,47 @@
+"""A small Deformable DETR ++ two-stage for a data set of your own: from scratch, on a CPU or one GPU.
+
+    python tools/train_net.py --config-file projects/deformable_detr/configs/custom_small.py \
+        dataloader.data.image_root=path/to/images \
+        dataloader.data.train_json=path/to/train.json dataloader.data.val_json=path/to/val.json
+
+For a few hundred images of moderately large objects; docs/custom_data.md shows a run.
+"""
+
+import detectron2.data.transforms as T
+from detectron2.config import LazyCall as L
+
+from detrex.config import get_config
+
+from .demo_shapes import lr_multiplier, model, optimizer, train
+
+dataloader = get_config("common/data/custom.py").dataloader
+
+model.num_classes = 80  # the data decide
+model.transformer.decoder.num_layers = 3
+model.transformer.queries.groups.one2one = 300
+model.num_select = 300
+
+dataloader.train.mapper.augmentation = [
+    L(T.RandomFlip)(),
+    L(T.RandomBrightness)(intensity_min=0.8, intensity_max=1.2),
+    L(T.RandomContrast)(intensity_min=0.8, intensity_max=1.2),
+    L(T.ResizeShortestEdge)(short_edge_length=(192, 208, 224, 240, 256), max_size=400, sample_style="choice"),
+]
+dataloader.train.mapper.augmentation_with_crop = [
+    L(T.RandomFlip)(),
+    L(T.RandomBrightness)(intensity_min=0.8, intensity_max=1.2),
+    L(T.RandomContrast)(intensity_min=0.8, intensity_max=1.2),
+    L(T.RandomCrop)(crop_type="relative_range", crop_size=(0.6, 0.6)),
+    L(T.ResizeShortestEdge)(short_edge_length=(192, 208, 224, 240, 256), max_size=400, sample_style="choice"),
+]
+dataloader.test.mapper.augmentation = [L(T.ResizeShortestEdge)(short_edge_length=224, max_size=400)]
+dataloader.train.num_workers = 1
+dataloader.test.num_workers = 1
+
+dataloader.train.total_batch_size = 8
+optimizer.lr = 2e-3
+train.max_iter = "40ep"
+train.warmup = "3ep"
+train.eval_period = "10ep"
+train.checkpointer.period = "10ep"
+train.output_dir = "./output/custom_small"
