@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
 from torch import nn
 
+import detrex.engine.accelerate
 from benchmarks.compare import main
 from benchmarks.detectors import hugging_face_detections
 
@@ -35,7 +36,7 @@ def prepare(contestant: str, model: nn.Module, inputs: list[dict], theirs: dict)
 
 def accelerate(model: nn.Module, levers: tuple[str, ...]) -> nn.Module:
     """Our model with the levers pulled."""
-    return model
+    return detrex.engine.accelerate.accelerate(model, None if levers == ("all",) else levers)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,10 @@ class MultiScaleDeformableAttention(nn.Module):
         Returns:
             (B, Q, C).
         """
+        return self.output_proj(self.sample(query_BQC, reference_BQLx, value_BSC, layout))
+
+    def sample(self, query_BQC: Tensor, reference_BQLx: Tensor, value_BSC: Tensor, layout: PyramidLayout) -> Tensor:
+        """The same without the output projection."""
         value_BSC = self.value_proj(value_BSC)
         if layout.padding_BS is not None:
             value_BSC = value_BSC.masked_fill(layout.padding_BS[..., None], 0.0)
@@ -78,6 +82,4 @@ class MultiScaleDeformableAttention(nn.Module):
         samples = (self.num_heads, self.num_levels, self.num_points)
         offsets_BQNLP2 = self.sampling_offsets(query_BQC).unflatten(-1, (*samples, 2))
         logits_BQNLP = self.attention_weights(query_BQC).unflatten(-1, samples)
-        return self.output_proj(
-            ms_deform_attn_fused(value_BSND, layout.shapes, reference_BQLx, offsets_BQNLP2, logits_BQNLP)
-        )
+        return ms_deform_attn_fused(value_BSND, layout.shapes, reference_BQLx, offsets_BQNLP2, logits_BQNLP)

@@ -1,0 +1,68 @@
+"""Each lever, and all together, leave a detector's outputs as they are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from detrex.engine.accelerate import LEVERS, accelerate, fold_norms, onednn_linear
+from tests.parity.pairs import NUM_CLASSES, ours
+from tests.tiny import image_input, randomize
+
+INPUTS = [image_input(h, w, num_classes=NUM_CLASSES, seed=i) for i, (h, w) in enumerate([(128, 192), (160, 128)])]
+
+
+def detector(variant: str):
+    """A small ResNet detector with weights and BatchNorm statistics that matter."""
+    torch.manual_seed(0)
+    model = ours(variant, full=False).eval()
+    randomize(model)
+    for name, buffer in model.named_buffers():
+        if name.endswith(("running_mean", "norm.bias")):
+            buffer.normal_(std=0.2)
+        elif name.endswith(("running_var", "norm.weight")):
+            buffer.uniform_(0.7, 1.3)
+    return model
+
+
+@torch.no_grad()
+def final(model) -> tuple[torch.Tensor, torch.Tensor]:
+    predictions = model.outputs([x["image"] for x in INPUTS]).layers[-1]
+    return predictions.logits_BQK, predictions.boxes_BQ4
+
+
+@pytest.mark.parametrize("variant", ["plain", "two_stage"])
+@pytest.mark.parametrize("levers", [[name] for name in LEVERS] + [None], ids=lambda x: x[0] if x else "all")
+def test_same_outputs(variant, levers, monkeypatch):
+    monkeypatch.setattr("detrex.engine.accelerate.CHUNK", 100)  # several chunks, the last one shorter
+    monkeypatch.setattr("detrex.engine.accelerate.onednn_linear_is_faster", torch.backends.mkldnn.is_available)
+    model = detector(variant)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    expected = final(model)
+    accelerated = accelerate(model.train(), levers)
+    for actual, wanted in zip(final(accelerated), expected, strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-5, atol=1e-5)
+    assert not accelerated.training
+    assert not any(parameter.requires_grad for parameter in accelerated.parameters())
+    # The model itself is as it was.
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_every_norm_of_the_backbone_is_folded():
+    model = detector("plain")
+    assert fold_norms(model) == f"{1 + 4 * (3 + 1)} convolutions"  # the stem; three and a shortcut in each block
+    assert not any(name.endswith("running_var") for name, _ in model.backbone.named_buffers())
+    assert all(conv.norm is not None for conv in model.neck.convs)  # GroupNorm depends on the image
+
+
+def test_a_slower_onednn_is_left_alone(monkeypatch):
+    monkeypatch.setattr("detrex.engine.accelerate.onednn_linear_is_faster", lambda: False)
+    model = detector("plain")
+    assert onednn_linear(model) == "not faster on this machine"
+    assert type(model.transformer.encoder.layers[0].ffn.linear1) is torch.nn.Linear
+
+
+def test_unknown_lever_is_an_error():
+    with pytest.raises(ValueError, match=r"unknown levers \['fold'\]; there are fold_norms"):
+        accelerate(detector("plain"), ["fold"])
