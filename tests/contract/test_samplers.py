@@ -72,8 +72,8 @@ def test_repeat_factors() -> None:
     epoch = torch.tensor([0, 1, 1] + [2] * int(rounded_up[2]))
     expected = epoch[torch.randperm(len(epoch), generator=generator)].tolist()
     assert _take(RepeatFactorTrainingSampler(factors, seed=0), len(expected)) == expected
-    counts = np.bincount(_take(RepeatFactorTrainingSampler(factors, seed=0, shuffle=False), 3500))
-    assert counts / counts[0] == pytest.approx([1, 2, 0.5], abs=0.1)
+    counts = np.bincount(_take(RepeatFactorTrainingSampler(factors, seed=0, shuffle=False), 350))
+    assert counts / counts[0] == pytest.approx([1, 2, 0.5], abs=0.15)
 
 
 def test_repeat_factors_from_frequencies() -> None:
