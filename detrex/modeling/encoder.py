@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from detrex.layers import FFN, MultiScaleDeformableAttention
 from detrex.structures import PyramidLayout, TokenPyramid
@@ -44,6 +46,7 @@ class DeformableEncoder(nn.Module):
         num_levels: levels L.
         num_points: sampling points P of each head and level.
         dropout: probability, after attention, inside and after the FFN.
+        use_checkpoint: recompute each layer in the backward pass, for less memory and the same result.
     """
 
     def __init__(
@@ -56,8 +59,10 @@ class DeformableEncoder(nn.Module):
         num_levels: int = 4,
         num_points: int = 4,
         dropout: float = 0.1,
+        use_checkpoint: bool = False,
     ):
         super().__init__()
+        self.use_checkpoint = use_checkpoint
         self.layers = nn.ModuleList(
             DeformableEncoderLayer(
                 embed_dim=embed_dim,
@@ -74,6 +79,8 @@ class DeformableEncoder(nn.Module):
         """The same pyramid with tokens that have seen each other."""
         layout, x_BSC = pyramid.layout, pyramid.tokens_BSC
         centres_BSL2 = layout.to_levels(layout.centres_BS2())
+        recompute = self.use_checkpoint and torch.is_grad_enabled()
         for layer in self.layers:
-            x_BSC = layer(x_BSC, pyramid.pos_BSC, centres_BSL2, layout)
+            arguments = (x_BSC, pyramid.pos_BSC, centres_BSL2, layout)
+            x_BSC = checkpoint(layer, *arguments, use_reentrant=False) if recompute else layer(*arguments)
         return replace(pyramid, tokens_BSC=x_BSC)

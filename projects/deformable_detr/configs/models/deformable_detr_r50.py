@@ -43,6 +43,7 @@ model = L(DeformableDETR)(
             num_levels="${..num_levels}",
             num_points=4,
             dropout=0.1,
+            use_checkpoint=False,
         ),
         queries=L(LearnedQueries)(
             groups=L(QueryGroups)(one2one=300, one2many=0),
