@@ -73,7 +73,7 @@ def _cpu_backward(grad_output: Tensor, arguments: Arguments, with_reference_poin
     a = arguments
     value, samples, weights = (torch.empty_like(tensor) for tensor in (a.value, a.samples, a.weights))
     points = a.new_grad_reference() if with_reference_points else None
-    inputs = (grad_output.contiguous(), a.value, a.shapes, a.reference_points, a.samples, a.weights)
+    inputs = (grad_output.to(a.value.dtype).contiguous(), a.value, a.shapes, a.reference_points, a.samples, a.weights)
     torch.ops.detrex_ops_cpu.backward(*inputs, value, points, samples, weights)
     return value, None if points is None else points.sum(2), samples, weights
 

@@ -91,6 +91,8 @@ def _runs_reference(value: Tensor) -> bool:
 
 
 def _is_exporting() -> bool:
-    """torch.compiler.is_exporting, which torch 2.6 lacks."""
-    known = getattr(torch.compiler, "is_exporting", None)
-    return known() if known is not None else torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+    """Whether torch.export traces. torch.compiler.is_exporting() says yes under torch.compile as well (torch 2.11)."""
+    flag = getattr(torch.compiler, "_is_exporting_flag", None)
+    if flag is None:  # torch 2.6
+        return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+    return flag

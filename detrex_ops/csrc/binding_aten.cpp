@@ -5,6 +5,7 @@
 #include <torch/library.h>
 
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 

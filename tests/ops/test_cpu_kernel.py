@@ -140,12 +140,37 @@ def test_infinite_values_stay_where_they_are():
 
 def test_on_the_borders_exactly():
     """Cell centres and outermost lines, where subgradients have to agree too. Powers of two: positions are exact."""
-    case = make_case(levels="dyadic", queries=60, channels=16)
+    case = make_case(levels="dyadic", queries=60, channels=16, dtype=torch.float64)
     for level, (height, width) in enumerate(case.shapes):
         size = torch.tensor([width, height])
-        cells = (torch.randint(-3, 22, case.samples[:, :, :, level].shape) * 0.5).to(torch.float32)
+        cells = (torch.randint(-3, 22, case.samples[:, :, :, level].shape) * 0.5).double()
         case.samples[:, :, :, level] = (cells + 0.5) / size
-    assert_like_reference(case.map(lambda tensor: tensor.double()))
+    assert_like_reference(case)
+
+
+def test_direct_calls_are_checked():
+    """The raw operator, behind the checks of the public function, refuses what it would read out of bounds."""
+    case = make_case()
+    output = torch.empty(2, 30, 64)
+
+    def call(**changes):
+        arguments = {"shapes": case.flat_shapes, "samples": case.samples, "weights": case.weights, "output": output}
+        arguments |= changes
+        shapes, samples, weights, target = arguments.values()
+        torch.ops.detrex_ops_cpu.forward(case.value, shapes, None, samples, weights, target)
+
+    call()
+    for changes in (
+        {"shapes": [100, 100, *case.flat_shapes[2:]]},
+        {"shapes": case.flat_shapes[:4]},
+        {"samples": case.samples.double()},
+        {"samples": case.samples[:1]},
+        {"weights": case.weights[:, :3]},
+        {"output": output[:, :3].contiguous()},
+        {"output": output.bfloat16()},
+    ):
+        with pytest.raises(RuntimeError):
+            call(**changes)
 
 
 def test_same_bits_for_any_number_of_threads():

@@ -24,9 +24,52 @@ Dtype dtype_of(Scalar scalar) {
   return Dtype::kFloat32;
 }
 
+// Python has checked all this with better words; here it keeps a direct call from reading what is not there.
+inline void require(bool condition, const char* what) {
+  if (!condition) throw std::runtime_error(std::string("detrex_ops_cpu: ") + what);
+}
+
+template <class Scalar>
+void require_tensor(const Tensor& tensor, int64_t count, Scalar dtype, const char* what) {
+  require(tensor.numel() == count && tensor.scalar_type() == dtype && tensor.is_contiguous(), what);
+}
+
+template <class ShapeList>
+void require_consistent(const Tensor& value, const ShapeList& shapes, const std::optional<Tensor>& reference,
+                        const Tensor& samples, const Tensor& weights) {
+  using Scalar = decltype(value.scalar_type());
+  require(value.dim() == 4 && samples.dim() == 6 && samples.size(5) == 2, "value or samples have the wrong rank");
+  const Scalar type = value.scalar_type();
+  require(type == Scalar::Float || type == Scalar::Double || type == Scalar::BFloat16 || type == Scalar::Half,
+          "value is not of a floating type");
+  const Scalar compute = type == Scalar::Double ? Scalar::Double : Scalar::Float;
+  require(samples.size(0) == value.size(0) && samples.size(2) == value.size(2), "samples do not fit value");
+  const int64_t levels = samples.size(3), count = samples.numel() / 2;
+  require(levels >= 1 && samples.size(4) >= 1 && static_cast<int64_t>(shapes.size()) == 2 * levels, "wrong levels");
+  int64_t tokens = 0;
+  for (int64_t l = 0; l < levels; ++l) {
+    require(shapes[2 * l] >= 1 && shapes[2 * l + 1] >= 1, "an empty level");
+    tokens += shapes[2 * l] * shapes[2 * l + 1];
+  }
+  require(tokens == value.size(1), "levels do not add up to the tokens of value");
+  require_tensor(value, value.numel(), type, "value is not contiguous");
+  require_tensor(samples, 2 * count, compute, "samples of a wrong type or layout");
+  require_tensor(weights, count, compute, "weights of a wrong size, type or layout");
+  if (reference.has_value()) {
+    require(reference->dim() == 4 && (reference->size(3) == 2 || reference->size(3) == 4), "wrong reference points");
+    const int64_t points = samples.size(0) * samples.size(1) * levels * reference->size(3);
+    require_tensor(*reference, points, compute, "reference points of a wrong size, type or layout");
+  }
+}
+
+inline int64_t output_size(const Problem& problem) {
+  return problem.batch * problem.queries * problem.heads * problem.channels;
+}
+
 template <class ShapeList>
 Problem describe(const Tensor& value, const ShapeList& shapes, const std::optional<Tensor>& reference,
                  const Tensor& samples, const Tensor& weights) {
+  require_consistent(value, shapes, reference, samples, weights);
   Problem problem{};
   problem.dtype = dtype_of(value.scalar_type());
   problem.batch = value.size(0);
@@ -50,6 +93,7 @@ Problem describe(const Tensor& value, const ShapeList& shapes, const std::option
 void forward(const Tensor value, const Shapes shapes, const std::optional<Tensor> reference, const Tensor samples,
              const Tensor weights, const Tensor output) {
   Problem problem = describe(value, shapes, reference, samples, weights);
+  require_tensor(output, output_size(problem), value.scalar_type(), "output of a wrong size, type or layout");
   problem.output = mutable_data(output);
   select_kernels().forward(problem);
 }
@@ -58,6 +102,15 @@ void backward(const Tensor grad_output, const Tensor value, const Shapes shapes,
               const Tensor samples, const Tensor weights, const Tensor grad_value,
               const std::optional<Tensor> grad_reference, const Tensor grad_samples, const Tensor grad_weights) {
   Problem problem = describe(value, shapes, reference, samples, weights);
+  require_tensor(grad_output, output_size(problem), value.scalar_type(), "grad_output of a wrong size, type or layout");
+  require_tensor(grad_value, value.numel(), value.scalar_type(), "grad_value of a wrong size, type or layout");
+  require_tensor(grad_samples, samples.numel(), samples.scalar_type(), "grad_samples of a wrong size, type or layout");
+  require_tensor(grad_weights, weights.numel(), weights.scalar_type(), "grad_weights of a wrong size, type or layout");
+  if (grad_reference.has_value()) {
+    require(reference.has_value(), "grad_reference without reference");
+    const int64_t count = reference->numel() * problem.heads;
+    require_tensor(*grad_reference, count, samples.scalar_type(), "grad_reference of a wrong size, type or layout");
+  }
   problem.grad_output = data(grad_output);
   problem.grad_value = mutable_data(grad_value);
   problem.grad_reference = grad_reference.has_value() ? mutable_data(*grad_reference) : nullptr;
