@@ -85,20 +85,21 @@ def run_demo(
     report = _finished(folder, fingerprint)
     if report is not None:
         _say(f"Training: {folder / 'run'} holds the finished run of this config, data and seed; nothing to do")
-        return report
+    else:
+        (folder / STATE).unlink(missing_ok=True)
+        shutil.rmtree(folder / "run", ignore_errors=True)
+        _say(f"Training and evaluation: {CONFIG}, seed {seed}")
+        start = time.perf_counter()
+        results = main(build_parser().parse_args(["--config-file", str(find_config(CONFIG)), *settings]))["bbox"]
+        seconds["training and evaluation"] = time.perf_counter() - start
+        report = DemoReport(dict(results), seconds, _eval_command(folder))
+        _write_state(folder, fingerprint, report)  # before the pictures: they can be drawn again, without training
 
-    (folder / STATE).unlink(missing_ok=True)
-    shutil.rmtree(folder / "run", ignore_errors=True)
-    _say(f"Training and evaluation: {CONFIG}, seed {seed}")
-    start = time.perf_counter()
-    results = main(build_parser().parse_args(["--config-file", str(find_config(CONFIG)), *settings]))["bbox"]
-    seconds["training and evaluation"] = time.perf_counter() - start
-
-    start = time.perf_counter()
-    pictures = _draw(folder, settings)
-    seconds["pictures"] = time.perf_counter() - start
-    report = DemoReport(dict(results), seconds, _eval_command(folder), pictures)
-    (folder / STATE).write_text(json.dumps({"fingerprint": fingerprint, **asdict(report)}, indent=2) + "\n")
+    if not report.pictures or not all(Path(p).is_file() for p in report.pictures):
+        start = time.perf_counter()
+        report.pictures = _draw(folder, settings)
+        report.seconds["pictures"] = time.perf_counter() - start
+        _write_state(folder, fingerprint, report)
     return report
 
 
@@ -134,16 +135,20 @@ def _fingerprint(settings: Sequence[str], parameters: ShapesParameters) -> str:
     return hashlib.sha256((resolved_yaml(cfg) + parameters.fingerprint()).encode()).hexdigest()[:16]
 
 
+def _write_state(folder: Path, fingerprint: str, report: DemoReport) -> None:
+    text = json.dumps({"fingerprint": fingerprint, **asdict(report)}, indent=2)
+    (folder / STATE).write_text(text + "\n", encoding="utf-8")
+
+
 def _finished(folder: Path, fingerprint: str) -> DemoReport | None:
+    """The report of a training that is complete, with or without its pictures."""
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        if state.pop("fingerprint") != fingerprint:
+        if state.pop("fingerprint") != fingerprint or not (folder / "run" / "model_final.pth").is_file():
             return None
-        report = DemoReport(**{**state, "reused": True})
+        return DemoReport(**{**state, "reused": True})
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    files = [folder / "run" / "model_final.pth", *map(Path, report.pictures)]
-    return report if all(f.is_file() for f in files) else None
 
 
 def _eval_command(folder: Path) -> str:

@@ -27,8 +27,10 @@ def test_demo_is_done_once_and_its_command_reproduces_the_ap(tmp_path, capsys):
     checkpoint = output / "run" / "model_final.pth"
     written = checkpoint.stat().st_mtime_ns
 
+    (output / "training.png").unlink()
     second = run_demo(output, overrides=QUICK, parameters=FEW)
     assert second.reused
+    assert (output / "training.png").is_file()
     assert checkpoint.stat().st_mtime_ns == written
     capsys.readouterr()
     print_report(first, output)

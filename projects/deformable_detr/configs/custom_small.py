@@ -25,16 +25,16 @@ dataloader.train.mapper.augmentation = [
     L(T.RandomFlip)(),
     L(T.RandomBrightness)(intensity_min=0.8, intensity_max=1.2),
     L(T.RandomContrast)(intensity_min=0.8, intensity_max=1.2),
-    L(T.ResizeShortestEdge)(short_edge_length=(192, 208, 224, 240, 256), max_size=400, sample_style="choice"),
+    L(T.ResizeShortestEdge)(short_edge_length=(160, 176, 192, 208, 224), max_size=320, sample_style="choice"),
 ]
 dataloader.train.mapper.augmentation_with_crop = [
     L(T.RandomFlip)(),
     L(T.RandomBrightness)(intensity_min=0.8, intensity_max=1.2),
     L(T.RandomContrast)(intensity_min=0.8, intensity_max=1.2),
     L(T.RandomCrop)(crop_type="relative_range", crop_size=(0.6, 0.6)),
-    L(T.ResizeShortestEdge)(short_edge_length=(192, 208, 224, 240, 256), max_size=400, sample_style="choice"),
+    L(T.ResizeShortestEdge)(short_edge_length=(160, 176, 192, 208, 224), max_size=320, sample_style="choice"),
 ]
-dataloader.test.mapper.augmentation = [L(T.ResizeShortestEdge)(short_edge_length=224, max_size=400)]
+dataloader.test.mapper.augmentation = [L(T.ResizeShortestEdge)(short_edge_length=192, max_size=320)]
 dataloader.train.num_workers = 1
 dataloader.test.num_workers = 1
 
