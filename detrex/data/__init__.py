@@ -1,6 +1,7 @@
 """Data: detectron2 records to the detector's input, registration and checks of data sets, the generated demo set."""
 
-from .coco_json import CocoData, DatasetError, degenerate_reason, read_coco_json, write_coco_json
+from .coco_json import CocoData, DatasetError, read_coco_json, write_coco_json
+from .coco_records import degenerate_reason
 from .dataset_mapper import DetrDatasetMapper, read_image
 from .evaluator import build_coco_evaluator
 from .prepare import DataInfo, prepare_data, register_coco_data

@@ -12,7 +12,7 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, BoxMode, Instances
 
-from .coco_json import degenerate_reason
+from .coco_records import degenerate_reason
 
 
 def read_image(path: str, img_format: str = "RGB") -> np.ndarray:
