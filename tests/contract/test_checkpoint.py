@@ -221,7 +221,7 @@ def test_alignment_must_be_unique() -> None:
 
 def test_alignment_with_no_match_at_all(d2_log: pytest.LogCaptureFixture) -> None:
     assert set(align_and_update_state_dicts(_sizes(a=1), _sizes(b=1), c2_conversion=False)) == {"b"}
-    assert "No weights" in d2_log.text
+    assert "no weights" in d2_log.text.lower()
 
 
 def test_periodic_checkpointer_keeps_the_newest(tmp_path: Path) -> None:

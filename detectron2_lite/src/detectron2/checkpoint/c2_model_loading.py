@@ -73,7 +73,7 @@ def align_and_update_state_dicts(
         else:
             taken_by[key] = model_key
     if not taken_by:
-        logger.warning("No weights in checkpoint matched with model.")
+        logger.warning("The checkpoint has no weights for this model")
     else:
         groups = _group_checkpoint_keys(sorted(taken_by.values()))
         summary = "\n".join(f"  {module}{_group_to_str(names)}" for module, names in groups.items())

@@ -115,7 +115,7 @@ class LazyConfig:
                 f.write(text)
             culprits = list(_unloadable(container)) if not _loads(text) else None
         except Exception:
-            logger.exception("Unable to serialize the config to yaml. Error:")
+            logger.exception("The config cannot be written as YAML")
             culprits = []
         if culprits is None:
             return

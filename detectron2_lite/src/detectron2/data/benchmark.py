@@ -132,7 +132,7 @@ class DataLoaderBenchmark:
         timer = Timer()
         loader = self._loader(MapDataset(self.dataset, self.mapper), n)
         next(loader)
-        logger.info(f"Dataloader startup time: {timer.seconds():.2f} seconds")
+        logger.info(f"The first batch took {timer.seconds():.2f} s")
         comm.synchronize()
         times = iter_benchmark(loader, num_iter * max(n, 1), warmup * max(n, 1), self.max_time_seconds)
         del loader

@@ -65,8 +65,8 @@ def print_instances_class_histogram(dataset_dicts: list[dict], class_names: Sequ
     classes = np.asarray([obj["category_id"] for obj in objects if not obj.get("iscrowd", 0)], dtype=int)
     if len(classes):
         low, high = classes.min(), classes.max()
-        assert low >= 0, f"Got an invalid category_id={low}"
-        assert high < len(class_names), f"Got an invalid category_id={high} for {len(class_names)} classes"
+        assert low >= 0, f"category_id {low} is negative"
+        assert high < len(class_names), f"category_id {high} is out of range for {len(class_names)} classes"
     counts = np.bincount(classes, minlength=len(class_names)).tolist()
     names = [name if len(name) <= 13 else f"{name[:11]}.." for name in class_names]
     cells = list(itertools.chain(*zip(names, counts, strict=True)))

@@ -43,15 +43,13 @@ class EvalHook(HookBase):
         results = self._func()
         if results:
             if not isinstance(results, Mapping):
-                raise TypeError(f"Eval function must return a dict. Got {results!r} instead.")
+                raise TypeError(f"The evaluation function returned {results!r}, not a dict")
             numbers = {}
             for name, value in flatten_results_dict(results).items():
                 try:
                     numbers[name] = float(value)
                 except (TypeError, ValueError) as error:
-                    raise ValueError(
-                        f"Eval function must return a nested dict of float. Got {name}: {value!r}"
-                    ) from error
+                    raise ValueError(f"The evaluation function returned {name}={value!r}, not a number") from error
             self.trainer.storage.put_scalars(**numbers, smoothing_hint=False)
         # Ranks differ in speed; without a barrier the first one's next collective could time out.
         comm.synchronize()

@@ -89,7 +89,7 @@ class TrainerBase:
                     self.after_step()
                 self.iter = max_iter
             except Exception:
-                logger.exception("Exception during training:")
+                logger.exception("Training stopped at iteration %d", self.iter)
                 raise
             finally:
                 self.after_train()

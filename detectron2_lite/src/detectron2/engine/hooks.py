@@ -218,5 +218,5 @@ class LRScheduler(HookBase):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         if self._is_stateful():
-            logger.info("Loading scheduler from state_dict ...")
+            logger.info("Restoring the learning rate schedule")
             self.scheduler.load_state_dict(state_dict)

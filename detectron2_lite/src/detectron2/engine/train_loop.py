@@ -144,7 +144,7 @@ class SimpleTrainer(TrainerBase):
         means = {name: sum(values[name] for values, _ in gathered) / len(gathered) for name in losses}
         total = sum(means.values())
         if not math.isfinite(total):
-            raise FloatingPointError(f"Loss became infinite or NaN at iteration={cur_iter}!\nloss_dict = {means}")
+            raise FloatingPointError(f"The loss is not finite at iteration {cur_iter}: {means}")
         storage.put_scalar(f"{prefix}total_loss", total, cur_iter=cur_iter)
         if len(means) > 1:
             storage.put_scalars(cur_iter=cur_iter, **means)

@@ -128,7 +128,7 @@ class COCOEvaluator(DatasetEvaluator):
             if not comm.is_main_process():
                 return {}
         if not predictions:
-            self._logger.warning("[COCOEvaluator] Did not receive valid predictions.")
+            self._logger.warning("COCOEvaluator has seen no image: nothing to evaluate")
             return {}
         if self._output_dir:
             PathManager.mkdirs(self._output_dir)
@@ -146,12 +146,12 @@ class COCOEvaluator(DatasetEvaluator):
             with PathManager.open(path, "w") as f:
                 json.dump(detections, f)
         if not self._do_evaluation:
-            self._logger.info("Annotations are not available for evaluation.")
+            self._logger.info("The data set has no annotations: the results are written, not evaluated")
             return
         has_masks = any("segmentation" in d for d in detections)
         for task in sorted(self._tasks or (["bbox", "segm"] if has_masks else ["bbox"])):
             if not detections:
-                self._logger.warning("No predictions from the model!")
+                self._logger.warning("The model detected nothing on any image")
                 self._results[task] = dict.fromkeys(_METRICS, float("nan"))
                 continue
             metrics = evaluate_detections(
@@ -192,7 +192,7 @@ class COCOEvaluator(DatasetEvaluator):
         results = metrics.summary()
         self._logger.info(f"Evaluation results for {task}: \n{create_small_table(results)}")
         if not np.isfinite(sum(results.values())):
-            self._logger.info("Some metrics cannot be computed and is shown as NaN.")
+            self._logger.info("NaN marks metrics without any object to measure them on")
         class_names = self._metadata.get("thing_classes")
         if class_names is None or len(class_names) <= 1:
             return results

@@ -53,7 +53,7 @@ def get_default_optimizer_params(
     bias = {}
     if bias_lr_factor is not None and bias_lr_factor != 1.0:
         if base_lr is None:
-            raise ValueError("bias_lr_factor requires base_lr")
+            raise ValueError("bias_lr_factor multiplies base_lr, which is not given")
         bias["lr"] = base_lr * bias_lr_factor
     if weight_decay_bias is not None:
         bias["weight_decay"] = weight_decay_bias
@@ -62,7 +62,7 @@ def get_default_optimizer_params(
             raise ValueError("Conflicting overrides for 'bias': by its own arguments and in overrides")
         overrides["bias"] = bias
     if lr_factor_func is not None and base_lr is None:
-        raise ValueError("lr_factor_func requires base_lr")
+        raise ValueError("lr_factor_func multiplies base_lr, which is not given")
 
     given = {"lr": base_lr, "weight_decay": weight_decay}
     defaults = {key: value for key, value in given.items() if value is not None}

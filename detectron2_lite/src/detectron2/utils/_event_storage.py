@@ -20,7 +20,7 @@ def get_event_storage() -> EventStorage:
     Raises:
         AssertionError: outside of any ``with EventStorage(...)``.
     """
-    assert _CURRENT_STORAGE_STACK, "get_event_storage() has to be called inside a 'with EventStorage(...)' context!"
+    assert _CURRENT_STORAGE_STACK, "get_event_storage() needs an active `with EventStorage()` around it"
     return _CURRENT_STORAGE_STACK[-1]
 
 

@@ -208,7 +208,7 @@ def convert_to_coco_dict(dataset_name: str) -> dict:
     coco = {
         "info": {
             "date_created": str(datetime.datetime.now()),
-            "description": "Automatically generated COCO json file for Detectron2.",
+            "description": "Converted to COCO format from a registered data set",
         },
         "images": images,
         "categories": [{"id": category_ids.get(i, i), "name": name} for i, name in enumerate(metadata.thing_classes)],
@@ -264,8 +264,8 @@ def convert_to_coco_json(dataset_name: str, output_file: str, allow_cached: bool
     with file_lock(output_file):
         if PathManager.exists(output_file) and allow_cached:
             logger.warning(
-                f"Using previously cached COCO format annotations at '{output_file}'. Remove the file if the data set "
-                "has changed."
+                f"Reusing the COCO-format annotations converted earlier to '{output_file}'. Remove the file if the "
+                "data set has changed."
             )
             return
         logger.info(f"Writing {dataset_name!r} in COCO format to '{output_file}' ...")
