@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
 from torch import nn
 
+import detrex.engine.accelerate
 from benchmarks.compare import main
 
 
@@ -38,6 +39,7 @@ def prepare(contestant: str, model: nn.Module, inputs: list[dict], theirs: dict)
 
 def accelerate(model: nn.Module, levers: tuple[str, ...]) -> nn.Module:
     """Our model with the levers pulled."""
+    detrex.engine.accelerate.accelerate_training(model, None if levers == ("all",) else levers)
     return model
 
 

@@ -1,20 +1,19 @@
-"""A detector prepared for inference: the same outputs, faster. Every lever is a switch of its own."""
+"""A detector made faster, its outputs the same up to rounding. Every lever is a switch of its own."""
 
 from __future__ import annotations
 
 import copy
 import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detrex.layers.onednn import OneDnnLinear, onednn_linear_is_faster
 from detrex.modeling.encoder import DeformableEncoderLayer
 from detrex.structures import PyramidLayout
 
-__all__ = ["LEVERS", "accelerate", "onednn_linear_is_faster"]
+__all__ = ["LEVERS", "TRAINING_LEVERS", "accelerate", "accelerate_training"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,15 +34,33 @@ def accelerate(model: nn.Module, levers: Sequence[str] | None = None) -> nn.Modu
     Raises:
         ValueError: for an unknown lever.
     """
-    levers = list(LEVERS) if levers is None else list(levers)
-    unknown = [name for name in levers if name not in LEVERS]
-    if unknown:
-        raise ValueError(f"unknown levers {unknown}; there are {', '.join(LEVERS)}")
     model = copy.deepcopy(model).eval().requires_grad_(False)
-    for name, pull in LEVERS.items():
-        if name in levers:
-            logger.info("accelerate: %s: %s", name, pull(model))
+    _pull(model, LEVERS, levers)
     return model
+
+
+def accelerate_training(model: nn.Module, levers: Sequence[str] | None = None) -> None:
+    """Pull those levers that training can use too, on the model itself.
+
+    Parameters stay the same objects under the same names: checkpoints and optimizers see no difference.
+
+    Args:
+        model: as for :func:`accelerate`.
+        levers: names out of :data:`TRAINING_LEVERS`; None pulls all of them.
+
+    Raises:
+        ValueError: for an unknown lever.
+    """
+    _pull(model, TRAINING_LEVERS, levers)
+
+
+def _pull(model: nn.Module, available: Mapping[str, Callable[[nn.Module], str]], levers: Sequence[str] | None) -> None:
+    unknown = [name for name in levers or () if name not in available]
+    if unknown:
+        raise ValueError(f"unknown levers {unknown}; there are {', '.join(available)}")
+    for name, pull in available.items():
+        if levers is None or name in levers:
+            logger.info("accelerate: %s: %s", name, pull(model))
 
 
 # convolutions ------------------------------------------------------------------------
@@ -73,47 +90,6 @@ def channels_last(model: nn.Module) -> str:
 
 
 # linear layers ------------------------------------------------------------------------
-class OneDnnLinear(nn.Module):
-    """``nn.Linear`` through oneDNN's matrix product; float32 on CPUs, without gradients."""
-
-    def __init__(self, linear: nn.Linear):
-        super().__init__()
-        self.weight, self.bias = linear.weight, linear.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _onednn_linear(x, self.weight, self.bias)
-
-
-def _onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if x.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or torch.is_grad_enabled():
-        return F.linear(x, weight, bias)
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-
-
-def onednn_linear_is_faster(rows: int = 4096, channels: int = 256, margin: float = 1.2) -> bool:
-    """Measure whether oneDNN beats what ``F.linear`` calls (MKL, which prefers its maker's processors). Takes 20 ms."""
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return False
-    generator = torch.Generator().manual_seed(0)
-    x, weight = (torch.randn(n, channels, generator=generator) for n in (rows, channels))
-    bias = torch.zeros(channels)
-    try:
-        with torch.no_grad():
-            usual, other = (_best_time(lambda f=f: f(x, weight, bias)) for f in (F.linear, _onednn_linear))
-    except (RuntimeError, NotImplementedError):
-        return False
-    return other * margin < usual
-
-
-def _best_time(run: Callable[[], object], repeats: int = 7) -> float:
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
 def onednn_linear(model: nn.Module) -> str:
     """Send linear layers through oneDNN where a measurement says that this is faster here."""
     if next(model.parameters()).device.type != "cpu" or not onednn_linear_is_faster():
@@ -168,3 +144,4 @@ LEVERS: dict[str, Callable[[nn.Module], str]] = {
     "onednn_linear": onednn_linear,
     "chunked_encoder": chunked_encoder,
 }
+TRAINING_LEVERS = {name: LEVERS[name] for name in ("channels_last", "onednn_linear")}

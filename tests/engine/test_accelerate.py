@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detrex.engine.accelerate import LEVERS, accelerate, fold_norms, onednn_linear
+from detrex.engine.accelerate import LEVERS, accelerate, accelerate_training, fold_norms, onednn_linear
+from detrex.layers.onednn import OneDnnLinear
 from tests.parity.pairs import NUM_CLASSES, ours
 from tests.tiny import image_input, randomize
 
@@ -61,6 +62,30 @@ def test_a_slower_onednn_is_left_alone(monkeypatch):
     model = detector("plain")
     assert onednn_linear(model) == "not faster on this machine"
     assert type(model.transformer.encoder.layers[0].ffn.linear1) is torch.nn.Linear
+
+
+def test_training_levers_leave_losses_and_gradients_and_names(monkeypatch):
+    monkeypatch.setattr("detrex.engine.accelerate.onednn_linear_is_faster", torch.backends.mkldnn.is_available)
+    model = detector("two_stage").train()
+    inputs = [image_input(h, w, boxes=4, num_classes=NUM_CLASSES, seed=i) for i, (h, w) in enumerate([(96, 128)] * 2)]
+
+    def step() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        model.zero_grad()
+        losses = model(inputs)
+        sum(losses.values()).backward()
+        return losses, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    parameters = dict(model.named_parameters())
+    expected_losses, expected_gradients = step()
+    accelerate_training(model)
+    assert isinstance(model.transformer.encoder.layers[0].ffn.linear1, OneDnnLinear)
+    losses, gradients = step()
+    torch.testing.assert_close(losses, expected_losses, rtol=1e-5, atol=1e-5)
+    assert {name: id(p) for name, p in model.named_parameters()} == {name: id(p) for name, p in parameters.items()}
+    assert gradients.keys() == expected_gradients.keys()
+    for name, gradient in gradients.items():
+        scale = max(1.0, float(expected_gradients[name].abs().max()))
+        torch.testing.assert_close(gradient, expected_gradients[name], rtol=0, atol=2e-5 * scale, msg=name)
 
 
 def test_unknown_lever_is_an_error():
