@@ -2,7 +2,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "problem.h"
+#include "cpu_kernels.h"
 
 namespace detrex_ops::cpu {
 namespace {

@@ -13,4 +13,4 @@
 #include <utility>
 #include <vector>
 
-#include "problem.h"
+#include "cpu_kernels.h"

@@ -1,20 +1,7 @@
-// The operators' bodies, the same for both bindings: tensors, checked and allocated in Python, become a Problem.
+// From tensors, checked and allocated in Python, to a Problem: the same for all bindings.
 #include "problem.h"
 
-namespace detrex_ops::cpu {
-
-template <class Library>
-void define(Library& library) {
-  // `reference` (batch, queries, levels, 2 or 4) selects the fused form.
-  library.def(
-      "forward(Tensor value, int[] spatial_shapes, Tensor? reference, Tensor samples, Tensor weights, "
-      "Tensor(a!) output) -> ()");
-  library.def(
-      "backward(Tensor grad_output, Tensor value, int[] spatial_shapes, Tensor? reference, Tensor samples, "
-      "Tensor weights, Tensor(a!) grad_value, Tensor(b!)? grad_reference, Tensor(c!) grad_samples, "
-      "Tensor(d!) grad_weights) -> ()");
-  library.def("instruction_set() -> str");
-}
+namespace detrex_ops {
 
 template <class Scalar>
 Dtype dtype_of(Scalar scalar) {
@@ -26,7 +13,7 @@ Dtype dtype_of(Scalar scalar) {
 
 // Python has checked all this with better words; here it keeps a direct call from reading what is not there.
 inline void require(bool condition, const char* what) {
-  if (!condition) throw std::runtime_error(std::string("detrex_ops_cpu: ") + what);
+  if (!condition) throw std::runtime_error(std::string("detrex_ops: ") + what);
 }
 
 template <class Scalar>
@@ -85,40 +72,38 @@ Problem describe(const Tensor& value, const ShapeList& shapes, const std::option
   problem.reference = reference.has_value() ? data(*reference) : nullptr;
   problem.samples = data(samples);
   problem.weights = data(weights);
-  problem.num_threads = num_threads();
-  problem.parallel_for = &parallel_for;
   return problem;
 }
 
-void forward(const Tensor value, const Shapes shapes, const std::optional<Tensor> reference, const Tensor samples,
-             const Tensor weights, const Tensor output) {
+inline Problem forward_problem(const Tensor& value, const Shapes& shapes, const std::optional<Tensor>& reference,
+                               const Tensor& samples, const Tensor& weights, const Tensor& output) {
   Problem problem = describe(value, shapes, reference, samples, weights);
   require_tensor(output, output_size(problem), value.scalar_type(), "output of a wrong size, type or layout");
   problem.output = mutable_data(output);
-  select_kernels().forward(problem);
+  return problem;
 }
 
-void backward(const Tensor grad_output, const Tensor value, const Shapes shapes, const std::optional<Tensor> reference,
-              const Tensor samples, const Tensor weights, const Tensor grad_value,
-              const std::optional<Tensor> grad_reference, const Tensor grad_samples, const Tensor grad_weights) {
+// The gradient of the value is the caller's to check: its type depends on how the kernel accumulates.
+inline Problem backward_problem(const Tensor& grad_output, const Tensor& value, const Shapes& shapes,
+                                const std::optional<Tensor>& reference, const Tensor& samples, const Tensor& weights,
+                                const Tensor& grad_value, const std::optional<Tensor>& grad_reference,
+                                const Tensor& grad_samples, const Tensor& grad_weights) {
   Problem problem = describe(value, shapes, reference, samples, weights);
   require_tensor(grad_output, output_size(problem), value.scalar_type(), "grad_output of a wrong size, type or layout");
-  require_tensor(grad_value, value.numel(), value.scalar_type(), "grad_value of a wrong size, type or layout");
   require_tensor(grad_samples, samples.numel(), samples.scalar_type(), "grad_samples of a wrong size, type or layout");
   require_tensor(grad_weights, weights.numel(), weights.scalar_type(), "grad_weights of a wrong size, type or layout");
+  require(grad_value.numel() == value.numel() && grad_value.is_contiguous(), "grad_value of a wrong size or layout");
   if (grad_reference.has_value()) {
     require(reference.has_value(), "grad_reference without reference");
     const int64_t count = reference->numel() * problem.heads;
     require_tensor(*grad_reference, count, samples.scalar_type(), "grad_reference of a wrong size, type or layout");
+    problem.grad_reference = mutable_data(*grad_reference);
   }
   problem.grad_output = data(grad_output);
   problem.grad_value = mutable_data(grad_value);
-  problem.grad_reference = grad_reference.has_value() ? mutable_data(*grad_reference) : nullptr;
   problem.grad_samples = mutable_data(grad_samples);
   problem.grad_weights = mutable_data(grad_weights);
-  select_kernels().backward(problem);
+  return problem;
 }
 
-std::string instruction_set() { return select_kernels().name; }
-
-}  // namespace detrex_ops::cpu
+}  // namespace detrex_ops

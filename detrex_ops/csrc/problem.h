@@ -1,13 +1,13 @@
-// What a CPU kernel is given: plain pointers and sizes, no PyTorch type.
+// What a kernel is given: plain pointers and sizes, no PyTorch type.
 #pragma once
 
 #include <cstdint>
 
-namespace detrex_ops::cpu {
+namespace detrex_ops {
 
 enum class Dtype : int32_t { kFloat32, kFloat64, kBFloat16, kFloat16 };
 
-// torch's intra-op parallel_for behind a function pointer: body(begin, end, context) on disjoint ranges of [0, count).
+// CPU: torch's intra-op parallel_for behind a function pointer: body(begin, end, context) on disjoint ranges of [0, count).
 using RangeBody = void (*)(int64_t begin, int64_t end, void* context);
 using ParallelFor = void (*)(int64_t count, RangeBody body, void* context);
 
@@ -28,23 +28,8 @@ struct Problem {
   void* grad_samples;       // as samples
   void* grad_weights;       // as weights
   void* grad_reference;     // (batch, queries, heads, levels, reference_size): summed over the heads by the caller
-  int64_t num_threads;
+  int64_t num_threads;       // CPU only, like parallel_for
   ParallelFor parallel_for;
 };
 
-// What an instruction set provides.
-struct Kernels {
-  const char* name;
-  void (*forward)(const Problem&);
-  void (*backward)(const Problem&);
-};
-
-// Null where the compiler or the architecture has no such instruction set.
-extern const Kernels* const kAvx512Kernels;
-extern const Kernels* const kAvx2Kernels;
-extern const Kernels* const kPlainKernels;
-
-// The best set that this processor has, or the one that DETREX_OPS_ISA names (avx512, avx2, plain).
-const Kernels& select_kernels();
-
-}  // namespace detrex_ops::cpu
+}  // namespace detrex_ops
