@@ -13,12 +13,20 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_namespace_packages, setup
 
 sys.path.insert(0, str(Path(__file__).parent / "detrex_ops"))
 import build_extensions
 
+# Config files are not packages, but travel with them: configs/ as detrex/configs, projects/*/configs in their place.
+PACKAGES = find_namespace_packages(
+    include=["detrex", "detrex.*", "detrex_ops", "detrex_ops.*", "projects", "projects.*"]
+)
+CONFIGS = ["detrex.configs", *(f"detrex.configs.{name}" for name in find_namespace_packages("configs"))]
+
 setup(
+    packages=[name for name in PACKAGES if not name.startswith("detrex_ops.csrc")] + CONFIGS,
+    package_dir={"detrex.configs": "configs"},
     ext_modules=build_extensions.extensions(),
     cmdclass={"build_ext": build_extensions.BuildExtensions},
     options={"bdist_wheel": {"py_limited_api": "cp310"}} if build_extensions.wanted() != "off" else {},
