@@ -32,7 +32,7 @@ __all__ = ["DemoReport", "run_demo"]
 CONFIG = "projects/deformable_detr/configs/demo_shapes.py"
 STATE = "demo.json"  # says "finished", and with what
 PICTURED_IMAGES = 12
-SCORE_THRESHOLD = 0.4
+SCORE_THRESHOLD = 0.3
 
 
 @dataclass
