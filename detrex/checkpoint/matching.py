@@ -93,9 +93,14 @@ def match_state(
     scope = {name: value for name, value in own.items() if name.startswith(prefix)}
     allowed = [re.compile(str(pattern)) for pattern in reinit]
 
+    named = {prefix + key: value for key, value in state.items()}
+    for path, module in model.named_modules():
+        if hasattr(module, "adapt_state_dict"):  # such as Swin's position tables of another window size
+            module.adapt_state_dict(named, f"{path}." if path else "")
+
     assigned, unexpected, ignored, mismatched, fresh = {}, [], [], [], []
-    for key, value in state.items():
-        name = prefix + key
+    for name, value in named.items():
+        key = name.removeprefix(prefix)
         if name not in scope:
             (ignored if prefix and _CLASSIFIER.search(key) else unexpected).append(key)
         elif value.shape == scope[name].shape:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import SwinTransformer
+from torch import nn
 
 from .conftest import lite_only
 
@@ -112,6 +116,19 @@ def test_position_tables_of_another_window_size() -> None:
     assert torch.allclose(loaded[:, 0], loaded[:, 7], atol=1e-5)
     assert loaded[7, 7] == pytest.approx(3.0, abs=1e-5)
     large(torch.rand(1, 3, 64, 64))
+
+
+@lite_only("position tables of another window size do not load")
+@pytest.mark.parametrize(("wrapped", "options"), [(False, ""), (True, "?matching_heuristics=True")])
+def test_checkpoints_of_another_window_size(tmp_path: Path, wrapped: bool, options: str) -> None:
+    small, large = SwinTransformer(**SMALL), SwinTransformer(**(SMALL | {"window_size": 8}))
+    model = nn.ModuleDict({"backbone": large}) if wrapped else large
+    torch.save({"model": small.state_dict()}, tmp_path / "small.pth")
+    expected = SwinTransformer(**(SMALL | {"window_size": 8}))
+    expected.load_state_dict(small.state_dict())
+    DetectionCheckpointer(model).load(f"{tmp_path}/small.pth{options}")
+    for name, value in expected.state_dict().items():
+        assert torch.equal(large.state_dict()[name], value), name
 
 
 @lite_only("absolute position embeddings of another image size do not load")

@@ -276,3 +276,22 @@ def test_resume_is_strict_even_where_loading_is_not(net, tmp_path):
 
 def test_an_empty_path_loads_nothing(net):
     assert Checkpointer(net).load("") == {}
+
+
+class Table(nn.Module):
+    """Adapts a table of another length, as detectron2_lite's Swin does with its position tables."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(length))
+
+    def adapt_state_dict(self, state_dict: dict, prefix: str) -> None:
+        state_dict[f"{prefix}table"] = state_dict[f"{prefix}table"][: len(self.table)]
+
+
+@pytest.mark.parametrize("part", ["", "backbone."])
+def test_modules_adapt_what_they_know_to_have_another_shape(part):
+    model = nn.ModuleDict({"backbone": nn.ModuleDict({"stem": Table(3)})})
+    assigned, report = match_state(model, {f"{part}stem.table": torch.arange(5.0)})
+    assert report.complete
+    assert assigned["backbone.stem.table"].tolist() == [0, 1, 2]

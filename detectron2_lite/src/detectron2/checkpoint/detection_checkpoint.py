@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
-from fvcore.common.checkpoint import Checkpointer, _IncompatibleKeys
+from fvcore.common.checkpoint import Checkpointer, _IncompatibleKeys, _strip_prefix_if_present
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -138,11 +138,15 @@ class DetectionCheckpointer(Checkpointer):
         return load_torch(f)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> _IncompatibleKeys:
-        if checkpoint.get("matching_heuristics", False):
-            self._convert_ndarray_to_tensor(checkpoint["model"])
+        state = checkpoint["model"]
+        self._convert_ndarray_to_tensor(state)
+        _strip_prefix_if_present(state, "module.")
+        by_suffix = checkpoint.get("matching_heuristics", False)
+        _adapt(self.model, state, by_suffix=by_suffix)
+        if by_suffix:
             checkpoint["model"] = align_and_update_state_dicts(
                 self.model.state_dict(),
-                checkpoint["model"],
+                state,
                 c2_conversion=checkpoint.get("__author__") == "Caffe2",
             )
         incompatible = super()._load_model(checkpoint)
@@ -150,3 +154,17 @@ class DetectionCheckpointer(Checkpointer):
         configured = {"pixel_mean", "pixel_std"} & dict(self.model.named_buffers(recurse=False)).keys()
         incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if key not in configured]
         return incompatible
+
+
+def _adapt(model: nn.Module, state: dict[str, Any], *, by_suffix: bool) -> None:
+    """Let the modules with ``adapt_state_dict`` reshape their tensors in place, before other shapes are dropped.
+
+    With ``by_suffix`` a module's names in the file may lack leading components, as in name matching.
+    """
+    for path, module in model.named_modules():
+        if not hasattr(module, "adapt_state_dict"):
+            continue
+        prefix = f"{path}." if path else ""
+        while by_suffix and prefix and not any(key.startswith(prefix) for key in state):
+            prefix = prefix.partition(".")[2]
+        module.adapt_state_dict(state, prefix)
