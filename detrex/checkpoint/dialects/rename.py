@@ -46,6 +46,7 @@ class Row:
         classes: what becomes of 91 class rows where the model has 80: ``"gather"`` takes the 80 that COCO uses;
             ``"slice"`` the first 80, for a head whose row 0 is objectness and whose others are unused.
         alias: the name repeats a tensor that another row renames to the same; both must be equal.
+        beside: the row applies only to files that also hold a tensor of this name.
     """
 
     foreign: str
@@ -53,6 +54,7 @@ class Row:
     part: tuple[int, int] | None = None
     classes: Literal["gather", "slice"] | None = None
     alias: bool = False
+    beside: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Dialect:
         constants: state dict -> the constants that the templates use.
         shared: our templates with ``{i}`` from 0 to ``layers - 1``; where a file has only the first, as it may if the
             layers share a module, the others are equal to it.
+        unbiased: our templates of weights to which our model adds a bias and the dialect does not: it is zero.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Dialect:
     rows: tuple[Row, ...]
     constants: Callable[[Mapping[str, Tensor]], dict[str, int]] = field(default=lambda state: {})
     shared: tuple[str, ...] = ()
+    unbiased: tuple[str, ...] = ()
 
     def matches(self, state: Mapping[str, Tensor]) -> bool:
         """Whether the names are of this dialect."""
@@ -89,6 +93,7 @@ class Translation:
         dropped: old names that have no counterpart.
         aliases: old names that repeated another tensor.
         classes: new names whose 91 class rows became 80, and how.
+        added: new names that the file implies, and why: heads that layers share, biases of zero.
     """
 
     state: dict[str, Tensor]
@@ -96,6 +101,7 @@ class Translation:
     dropped: tuple[str, ...]
     aliases: tuple[str, ...]
     classes: dict[str, str]
+    added: dict[str, str]
 
 
 def count(state: Mapping[str, Tensor], template: str, *, kernel_size: int | None = None) -> int:
@@ -125,7 +131,8 @@ def to_ours(dialect: Dialect, state: Mapping[str, Tensor], *, num_classes: int |
     source: dict[str, list[str]] = {}
     dropped, aliases, unknown = [], [], []
     # Originals first, so that an alias meets the tensor that it repeats.
-    matched = [(name, value, *_match(dialect.rows, name, constants)) for name, value in state.items()]
+    applicable = [row for row in dialect.rows if row.beside is None or row.beside in state]
+    matched = [(name, value, *_match(applicable, name, constants)) for name, value in state.items()]
     for name, value, row, ours in sorted(matched, key=lambda m: m[2] is not None and m[2].alias):
         if row is None:
             unknown.append(name)
@@ -151,9 +158,14 @@ def to_ours(dialect: Dialect, state: Mapping[str, Tensor], *, num_classes: int |
         renamed[ours] = _join(dialect, ours, row, present)
         if row.classes and num_classes == len(USED_COCO_IDS) and len(renamed[ours]) == 91:
             renamed[ours], classes[ours] = _select_classes(renamed[ours], row.classes), row.classes
-    _repeat_shared(dialect, renamed, constants)
+    added = _implied(dialect, renamed, constants)
     return Translation(
-        renamed, {name: tuple(names) for name, names in source.items()}, tuple(dropped), tuple(aliases), classes
+        state=renamed | {name: value for name, (value, _) in added.items()},
+        source={name: tuple(names) for name, names in source.items()},
+        dropped=tuple(dropped),
+        aliases=tuple(aliases),
+        classes=classes,
+        added={name: why for name, (_, why) in added.items()},
     )
 
 
@@ -179,16 +191,23 @@ def from_ours(dialect: Dialect, state: Mapping[str, Tensor], constants: Mapping[
             source[foreign] = (name,)
     if unknown:
         raise CheckpointError(f"{dialect.name}: no rule makes {len(unknown)} tensors: {_listing(unknown)}")
-    return Translation(renamed, source, (), (), {})
+    return Translation(renamed, source, (), (), {}, {})
 
 
-def _repeat_shared(dialect: Dialect, state: dict[str, Tensor], constants: Mapping[str, int]) -> None:
-    for template in dialect.shared:
-        pattern, _ = _compile(template, ())
-        for name in [name for name in state if (found := pattern.fullmatch(name)) and found["i"] == "0"]:
-            values = pattern.fullmatch(name).groupdict()
-            for i in range(1, constants["layers"]):
-                state.setdefault(_fill(template, values | {"i": str(i)}, constants), state[name])
+def _implied(
+    dialect: Dialect, state: Mapping[str, Tensor], constants: Mapping[str, int]
+) -> dict[str, tuple[Tensor, str]]:
+    """Tensors that the file implies without listing them, and why."""
+    added = {}
+    for name, value in state.items():
+        for template in dialect.shared:
+            found = _compile(template, ())[0].fullmatch(name)
+            if found and found["i"] == "0":
+                for i in range(1, constants["layers"]):
+                    added[_fill(template, found.groupdict() | {"i": str(i)}, constants)] = (value, f"shared: {name}")
+        if any(_compile(template, ())[0].fullmatch(name) for template in dialect.unbiased):
+            added[f"{name.removesuffix('weight')}bias"] = (value.new_zeros(len(value)), "zero")
+    return {name: made for name, made in added.items() if name not in state}
 
 
 def _join(dialect: Dialect, ours: str, row: Row, present: Mapping[int, Tensor]) -> Tensor:
