@@ -1,19 +1,12 @@
 """The engine behind the dialects: tables of rows that rename tensors, in either direction.
 
-A row pairs two templates of names. In a template ``{i}``, ``{j}``, ``{k}`` stand for a number, ``{p}`` for ``weight``
-or ``bias``, ``{s}`` for those or a statistic of BatchNorm, ``{rest}`` for anything. The template of our side may shift
-a number, ``{i+1}`` or ``{i-inputs}``; the row applies only where the result is not negative. Any other name is a
-constant of the file, such as the number of decoder layers in ``class_embed.{layers}.{p}``.
-
-The first row that matches a name decides.
+A row pairs two templates of names, see :mod:`.templates`. The first row that matches a name decides.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Literal
 
 import torch
@@ -21,15 +14,10 @@ from torch import Tensor
 
 from detrex.checkpoint.files import CheckpointError
 
+from .templates import compile_template, fill
+
 __all__ = ["Dialect", "Row", "Translation", "count", "from_ours", "to_ours"]
 
-NUMBERS = ("i", "j", "k")
-PATTERNS = {
-    "p": "weight|bias",
-    "s": "weight|bias|running_mean|running_var",
-    "rest": ".+",
-    **dict.fromkeys(NUMBERS, r"\d+"),
-}
 # The official 91 rows are COCO's category ids; these ids (and 0) name no category.
 UNUSED_COCO_IDS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
 USED_COCO_IDS = tuple(i for i in range(1, 91) if i not in UNUSED_COCO_IDS)
@@ -106,7 +94,7 @@ class Translation:
 
 def count(state: Mapping[str, Tensor], template: str, *, kernel_size: int | None = None) -> int:
     """How many names match a template, among convolutions of one kernel size if that is given."""
-    pattern, _ = _compile(template, ())
+    pattern, _ = compile_template(template, ())
     return sum(
         pattern.fullmatch(name) is not None and (kernel_size is None or value.shape[-1] == kernel_size)
         for name, value in state.items()
@@ -201,11 +189,11 @@ def _implied(
     added = {}
     for name, value in state.items():
         for template in dialect.shared:
-            found = _compile(template, ())[0].fullmatch(name)
+            found = compile_template(template, ())[0].fullmatch(name)
             if found and found["i"] == "0":
                 for i in range(1, constants["layers"]):
-                    added[_fill(template, found.groupdict() | {"i": str(i)}, constants)] = (value, f"shared: {name}")
-        if any(_compile(template, ())[0].fullmatch(name) for template in dialect.unbiased):
+                    added[fill(template, found.groupdict() | {"i": str(i)}, constants)] = (value, f"shared: {name}")
+        if any(compile_template(template, ())[0].fullmatch(name) for template in dialect.unbiased):
             added[f"{name.removesuffix('weight')}bias"] = (value.new_zeros(len(value)), "zero")
     return {name: made for name, made in added.items() if name not in state}
 
@@ -224,13 +212,13 @@ def _select_classes(value: Tensor, how: str) -> Tensor:
 def _match(rows: Sequence[Row], name: str, constants: Mapping[str, int]) -> tuple[Row | None, str | None]:
     """The row of a foreign name and our name; (None, None) if no row matches."""
     for row in rows:
-        pattern, _ = _compile(row.foreign, tuple(constants.items()))
+        pattern, _ = compile_template(row.foreign, tuple(constants.items()))
         found = pattern.fullmatch(name)
         if found is None:
             continue
         if row.ours is None:
             return row, None
-        ours = _fill(row.ours, found.groupdict(), constants)
+        ours = fill(row.ours, found.groupdict(), constants)
         if ours is not None:
             return row, ours
     return None, None
@@ -238,55 +226,12 @@ def _match(rows: Sequence[Row], name: str, constants: Mapping[str, int]) -> tupl
 
 def _invert(row: Row, name: str, constants: Mapping[str, int]) -> str | None:
     """The foreign name of one of ours by this row, or None."""
-    pattern, shifts = _compile(row.ours, tuple(constants.items()))
+    pattern, shifts = compile_template(row.ours, tuple(constants.items()))
     found = pattern.fullmatch(name)
     if found is None:
         return None
     values = found.groupdict() | {field: str(int(found[field]) - shift) for field, shift in shifts.items()}
-    return None if any(value.startswith("-") for value in values.values()) else _fill(row.foreign, values, constants)
-
-
-_FIELD = re.compile(r"\{(\w+)(?:([+-])(\w+))?\}")
-
-
-def _shift(sign: str, amount: str, constants: Mapping[str, int]) -> int:
-    value = int(amount) if amount.isdigit() else constants[amount]
-    return value if sign == "+" else -value
-
-
-def _fill(template: str, values: Mapping[str, str], constants: Mapping[str, int]) -> str | None:
-    """Fill a template; None if a shifted number is negative."""
-    pieces, end = [], 0
-    for match in _FIELD.finditer(template):
-        field, op, amount = match.groups()
-        value = values[field] if field in values else str(constants[field])
-        if op:
-            value = str(int(value) + _shift(op, amount, constants))
-        if value.startswith("-"):
-            return None
-        pieces += [template[end : match.start()], value]
-        end = match.end()
-    return "".join([*pieces, template[end:]])
-
-
-@cache
-def _compile(template: str, constants: tuple[tuple[str, int], ...]) -> tuple[re.Pattern[str], dict[str, int]]:
-    """A regular expression for the template's names, with a group for each field, and the fields that are shifted."""
-    known, pieces, seen, shifts, end = dict(constants), [], set(), {}, 0
-    for match in _FIELD.finditer(template):
-        field, op, amount = match.groups()
-        pieces.append(re.escape(template[end : match.start()]))
-        end = match.end()
-        if field not in PATTERNS:
-            pieces.append(str(known[field]))
-        elif field in seen:
-            pieces.append(f"(?P={field})")
-        else:
-            seen.add(field)
-            pieces.append(f"(?P<{field}>{PATTERNS[field]})")
-        if op:
-            shifts[field] = _shift(op, amount, known)
-    return re.compile("".join([*pieces, re.escape(template[end:])])), shifts
+    return None if any(value.startswith("-") for value in values.values()) else fill(row.foreign, values, constants)
 
 
 def _listing(names: Sequence[str], limit: int = 8) -> str:
