@@ -8,7 +8,7 @@ import os
 import torch
 
 from detrex_ops.extension import build_report, load_extension
-from detrex_ops.kernels import CPU, REFERENCE, Implementation
+from detrex_ops.kernels import CPU, CUDA, REFERENCE, Implementation
 from detrex_ops.self_test import self_test
 
 VARIABLE = "DETREX_OPS"
@@ -62,4 +62,6 @@ def _available(device_type: str) -> list[Implementation]:
     found = []
     if device_type == "cpu" and load_extension("cpu"):
         found.append(CPU)
+    if device_type == "cuda" and load_extension("cuda"):
+        found.append(CUDA)
     return [*found, REFERENCE]

@@ -145,7 +145,7 @@ class BuildExtensions(build_ext):
             libraries += libs
             detail = f"built {abi} {detail}"
         run_all(commands)
-        files = [str(path) for path in sorted(objects.glob("*.o"))]
+        files = [command[-1] for command in commands]
         shared = ["-undefined", "dynamic_lookup"] if platform.system() == "Darwin" else ["-Wl,--as-needed"]
         run_all([[compiler, "-shared", *shared, "-o", str(target), *files, *libraries]])
         return detail
@@ -157,18 +157,50 @@ def cpu_commands(compiler: str, torch: Torch, objects: Path) -> list[list[str]]:
     if "clang" not in Path(compiler).name and platform.system() != "Darwin":
         flags.append("-Wno-psabi")
     kernels = [[compiler, *flags, "-c", str(path)] for path in sorted((SOURCES / "cpu").glob("*.cpp"))]
-    binding = [compiler, *flags, *torch_flags(torch), "-c", str(SOURCES / f"binding_{abi_name(torch)}.cpp")]
-    return [[*command, "-o", str(objects / f"{Path(command[-1]).stem}.o")] for command in [*kernels, binding]]
+    return with_outputs([*kernels, binding_command(compiler, torch, "cpu")], objects)
 
 
 def cuda_commands(compiler: str, torch: Torch, objects: Path) -> tuple[list[list[str]], list[str], str]:
     """Compilations, libraries to link, and a description; raises RuntimeError without a usable toolkit."""
-    raise RuntimeError("there is no CUDA part yet")
+    found = find_cuda()
+    if found is None:
+        raise RuntimeError(
+            "there is no CUDA toolkit (looked for nvcc in $CUDA_HOME, on the path, in pip's nvidia packages)"
+        )
+    nvcc, root = found
+    chosen = architectures(nvcc)
+    flags = ["-std=c++17", "-O3", "--threads", "0", "-Xcompiler", "-fPIC,-fvisibility=hidden", "-ccbin", compiler]
+    flags += [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in chosen]
+    flags.append(f"-gencode=arch=compute_{chosen[-1]},code=compute_{chosen[-1]}")  # PTX, for what comes later
+    kernels = [str(nvcc), *flags, "-c", str(SOURCES / "cuda/launch.cu")]
+    # The runtime is linked in, so that the file does not depend on the CUDA version that torch came with.
+    folders = [
+        f"-L{root / folder}" for folder in ("lib64", "lib", "targets/x86_64-linux/lib") if (root / folder).exists()
+    ]
+    libraries = [*folders, "-lcudart_static", "-lpthread", "-ldl", "-lrt"]
+    detail = f"with {nvcc} ({root}) for sm_{', sm_'.join(chosen)}"
+    return with_outputs([kernels, binding_command(compiler, torch, "cuda")], objects), libraries, detail
 
 
-def abi_name(torch: Torch) -> str:
-    """Which binding fits: stable or aten."""
-    return "stable" if torch.stable else "aten"
+def architectures(nvcc: Path) -> list[str]:
+    """ "80", "90", ...: DETREX_OPS_CUDA_ARCH, or those of ARCHITECTURES that this nvcc still or already knows."""
+    if chosen := os.environ.get("DETREX_OPS_CUDA_ARCH"):
+        return sorted((arch.strip().replace(".", "") for arch in chosen.split(";")), key=int)
+    known = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=False).stdout
+    wanted_ones = [arch.replace(".", "") for arch in ARCHITECTURES]
+    return [arch for arch in wanted_ones if f"compute_{arch}" in known.split()] or ["80"]
+
+
+def binding_command(compiler: str, torch: Torch, part: str) -> list[str]:
+    """The file that registers a part's operators, for the ABI that this torch offers."""
+    abi = "stable" if torch.stable else "aten"
+    flags = ["-O2", "-std=c++17", "-fPIC", "-fvisibility=hidden", *torch_flags(torch)]
+    return [compiler, *flags, "-c", str(SOURCES / f"binding_{part}_{abi}.cpp")]
+
+
+def with_outputs(commands: list[list[str]], objects: Path) -> list[list[str]]:
+    """Each with an object file named after its source, which comes last in the command."""
+    return [[*command, "-o", str(objects / f"{Path(command[-1]).stem}.o")] for command in commands]
 
 
 def torch_flags(torch: Torch) -> list[str]:
@@ -178,8 +210,8 @@ def torch_flags(torch: Torch) -> list[str]:
     if torch.stable:
         return [*flags, f"-DTORCH_TARGET_VERSION=0x{STABLE_ABI[0]:02x}{STABLE_ABI[1]:02x}000000000000"]
     # The compiler's own default for the C++11 ABI of libstdc++ may differ from torch's.
-    library = (torch.root / "lib/libc10.so").read_bytes()
-    return [*flags, f"-D_GLIBCXX_USE_CXX11_ABI={int(b'cxx11' in library)}"]
+    raises = b"torchCheckFailEPKcS2_jRKNSt7__cxx11"
+    return [*flags, f"-D_GLIBCXX_USE_CXX11_ABI={int(raises in (torch.root / 'lib/libc10.so').read_bytes())}"]
 
 
 def run_all(commands: list[list[str]]) -> None:

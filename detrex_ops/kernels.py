@@ -107,5 +107,42 @@ def _reference_backward(grad_output: Tensor, arguments: Arguments, with_referenc
     return grads[0], grads[3] if with_reference_points else None, grads[1], grads[2]
 
 
+def _stream(tensor: Tensor) -> int:
+    return torch.cuda.current_stream(tensor.device).cuda_stream
+
+
+def _cuda_forward(arguments: Arguments) -> Tensor:
+    a, output = arguments, arguments.new_output()
+    inputs = (a.value, a.shapes, a.reference_points, a.samples, a.weights)
+    torch.ops.detrex_ops_cuda.forward(*inputs, output, _stream(a.value))
+    return output
+
+
+def _cuda_backward(grad_output: Tensor, arguments: Arguments, with_reference_points: bool) -> Grads:
+    a = arguments
+    grad_output = grad_output.to(a.value.dtype).contiguous()
+    scale = None
+    if torch.are_deterministic_algorithms_enabled():
+        scale = _fixed_point_scale(grad_output, a)
+    sums = torch.zeros_like(a.value, dtype=a.samples.dtype if scale is None else torch.int64)
+    samples, weights = torch.empty_like(a.samples), torch.empty_like(a.weights)
+    points = a.new_grad_reference().zero_() if with_reference_points else None
+    inputs = (grad_output, a.value, a.shapes, a.reference_points, a.samples, a.weights)
+    torch.ops.detrex_ops_cuda.backward(*inputs, sums, points, samples, weights, scale, _stream(a.value))
+    value = sums if scale is None else sums.double() / scale.double()
+    return value.to(a.value.dtype), None if points is None else points.sum(2), samples, weights
+
+
+def _fixed_point_scale(grad_output: Tensor, arguments: Arguments) -> Tensor:
+    """Steps per unit such that sums over all samples of an image fit into 62 bits; NaN spoils all of it, as it should."""
+    a = arguments
+    weight = a.weights.new_ones(()) if a.reference_points is not None else a.weights.abs().amax()
+    contributions = a.weights[0].numel() if a.weights.numel() else 1
+    bound = grad_output.abs().amax().double() * weight.double() * contributions
+    exponent = 62 - torch.log2(bound.clamp(min=1e-30)).ceil()
+    return torch.exp2(exponent.clamp(max=100)).to(a.samples.dtype).reshape(1)
+
+
 CPU = Implementation("cpu", _cpu_forward, _cpu_backward)
+CUDA = Implementation("cuda", _cuda_forward, _cuda_backward)
 REFERENCE = Implementation("reference", _reference_forward, _reference_backward)
