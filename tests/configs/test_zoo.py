@@ -1,0 +1,136 @@
+"""The zoo pages: their rows, their commands, and their evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from detrex.checkpoint import CheckpointError
+from detrex.config import load_config
+from detrex.engine import zoo
+from detrex.engine.optim import build_optimizer
+
+ROOT = Path(__file__).parents[2]
+ENTRIES = zoo.select_entries()
+
+
+def test_every_published_row_is_there():
+    by_source = {source: sum(e.source == source for e in ENTRIES) for source in {e.source for e in ENTRIES}}
+    assert by_source == {
+        "Authors": 5 + 27,
+        "Hugging Face": 5,
+        "detrex": 3 + 1,
+        "detrex, the authors' weights": 3 + 8,
+        "MMDetection 3.x": 3,
+        "MMDetection 2.x": 3,
+    }
+    assert len({(e.url, e.detections) for e in ENTRIES}) == len(ENTRIES)
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: f"{e.source}-{e.config}-{e.box_ap}")
+def test_a_row_is_what_its_command_evaluates(entry):
+    words = shlex.split(entry.command)
+    config_file = words[words.index("--config-file") + 1]
+    overrides = [word for word in words if "=" in word]
+    cfg = load_config(ROOT / config_file, overrides)
+    assert cfg.train.init_checkpoint == entry.file
+    assert cfg.model.num_select == entry.detections
+    assert cfg.model.transformer.queries.groups.one2one == entry.queries
+    assert cfg.train.max_iter == f"{entry.epochs}ep"
+    name = {"R50": "_r50_", "Swin-T": "_swin_tiny_", "Swin-L": "_swin_large_"}[entry.backbone]
+    assert name in entry.config
+    # detrex computes with another epsilon than everyone else
+    eps = cfg.model.transformer.decoder.inverse_sigmoid_eps
+    assert eps == (1e-3 if entry.source.startswith("detrex") else 1e-5)
+
+
+@pytest.mark.parametrize("project", zoo.PROJECTS)
+def test_the_readme_holds_the_rows(project):
+    path = ROOT / "projects" / project / "README.md"
+    text = path.read_text()
+    assert zoo.update_readme(project, text) == text, "run tools/model_zoo.py readme"
+    assert text.count("| [config](") == len(zoo.read_zoo(project)[1])
+
+
+@pytest.mark.parametrize("project", zoo.PROJECTS)
+def test_the_readme_names_files_that_exist_and_keys_that_are_read(project):
+    text = (ROOT / "projects" / project / "README.md").read_text()
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (ROOT / "projects" / project / link).exists(), link
+    base = {"deformable_detr": "deformable_detr_r50_50ep", "h_deformable_detr": "h_deformable_detr_r50_50ep"}[project]
+    prose = text.split(zoo.END)[1]
+    keys = set(re.findall(r"`((?:model|optimizer|dataloader|train)\.[\w.]+)", prose))
+    assert len(keys) > 5
+    cfg = load_config(ROOT / f"projects/{project}/configs/{base}.py")
+    for key in keys - {"model.backbone.use_checkpoint"}:  # of Swin
+        load_config(ROOT / f"projects/{project}/configs/{base}.py", [f"{key}={_some_value(cfg, key)}"])
+
+
+def _some_value(cfg, key):
+    value = OmegaConf.select(cfg, key)
+    return "{}" if isinstance(value, DictConfig) else "null" if value is None else value
+
+
+def test_the_other_recipe_of_the_readme_is_detrexs():
+    text = (ROOT / "projects/h_deformable_detr/README.md").read_text()
+    block = text[text.index("optimizer.lr=1e-4") :].split("```")[0].replace("\\\n", " ")
+    cfg = load_config(
+        ROOT / "projects/h_deformable_detr/configs/h_deformable_detr_r50_two_stage_12ep.py", shlex.split(block)
+    )
+    other = load_config(ROOT / "projects/deformable_detr/configs/deformable_detr_r50_two_stage_50ep.py")
+    with torch.device("meta"):
+        groups = [
+            {(g["lr"], g["weight_decay"]) for g in build_optimizer(x, instantiate(x.model)).param_groups}
+            for x in (cfg, other)
+        ]
+    assert groups[0] == groups[1]
+    assert cfg.model.criterion.weights.class_ == 1.0
+
+
+def test_evaluation_compares_and_goes_on_after_an_error(monkeypatch, tmp_path):
+    first, second, third = zoo.select_entries("MMDetection 3.x")
+    local = tmp_path / first.url.rsplit("/", 1)[1]
+    local.write_bytes(b"weights")
+    seen = []
+
+    def resolve(path):
+        if path == second.url:
+            raise CheckpointError("no network")
+        return str(local)
+
+    def main(args):
+        seen.append((args.config_file, args.eval_only, args.opts))
+        return {"bbox": {"AP": 44.26}}
+
+    monkeypatch.setattr(zoo, "resolve_checkpoint", resolve)
+    monkeypatch.setattr(zoo, "main", main)
+    outcomes = list(
+        zoo.evaluate_entries([first, second, third], checkpoints=tmp_path, overrides=["dataloader.test.num_workers=0"])
+    )
+    assert [outcome.agrees for outcome in outcomes] == [True, False, False]  # 44.3; no file; 47.0
+    assert outcomes[0].sha256 == hashlib.sha256(b"weights").hexdigest()
+    assert "no network" in str(outcomes[1])
+    assert "44.26, published 47.0: DIFFERS" in str(outcomes[2])
+    config, eval_only, options = seen[0]
+    assert (config, eval_only) == (first.config_file, True)
+    assert f"train.init_checkpoint={local}" in options
+    assert options[-1] == "dataloader.test.num_workers=0"
+
+
+def test_files_of_google_drive_go_by_the_configs_name(tmp_path):
+    entry = next(e for e in ENTRIES if "drive.google.com" in e.url)
+    assert zoo._local(entry, tmp_path) is None
+    (tmp_path / f"{entry.config}.pth").touch()
+    assert zoo._local(entry, tmp_path) == str(tmp_path / f"{entry.config}.pth")
+
+
+def test_a_readme_without_a_place_for_tables_is_an_error():
+    with pytest.raises(ValueError, match="README of deformable_detr has no lines"):
+        zoo.update_readme("deformable_detr", "# Deformable DETR")

@@ -1,0 +1,42 @@
+#!/usr/bin/env python
+"""Published checkpoints: list them, evaluate them and compare with the published AP, write the README tables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+# In a source tree that is not installed, packages lie beside tools/.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from detrex.engine.zoo import PROJECTS, evaluate_entries, select_entries, update_readme
+
+
+def main() -> int:
+    """Parse the arguments and act. Returns the exit status: 1 if an AP differs or an entry fails."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("action", choices=["list", "evaluate", "readme"])
+    parser.add_argument("pattern", nargs="?", default="", help="take entries whose source, config or URL holds this")
+    parser.add_argument("--checkpoints", type=Path, help="folder with files that are not to be downloaded")
+    parser.add_argument("--opts", nargs="*", default=[], help="overrides of every config: key=value")
+    args = parser.parse_args()
+    if args.action == "readme":
+        for project in PROJECTS:
+            path = Path(__file__).resolve().parent.parent / "projects" / project / "README.md"
+            path.write_text(update_readme(project, path.read_text()))
+        return 0
+    entries = select_entries(args.pattern)
+    if args.action == "list":
+        for entry in entries:
+            print(f"# {entry.source}: {entry.name}, {entry.backbone}: {entry.box_ap}\n{entry.command}")
+        return 0
+    outcomes = []
+    for outcome in evaluate_entries(entries, checkpoints=args.checkpoints, overrides=args.opts):
+        outcomes.append(outcome)
+        print(outcome, flush=True)
+    return 0 if all(outcome.agrees for outcome in outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
