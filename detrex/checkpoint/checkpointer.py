@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from torch import nn
+from torch import Tensor, nn
 
+from .dialects import detect_dialect, to_ours
 from .files import CheckpointError, read_checkpoint, resolve_checkpoint
 from .matching import LoadReport, match_state
 
@@ -101,7 +102,8 @@ class Checkpointer(DetectionCheckpointer):
     def _load_model(self, checkpoint: dict[str, Any]) -> None:
         """Copy ``checkpoint["model"]`` into the model; the report stays in ``self.report``."""
         filename = checkpoint.pop("filename")
-        assigned, report = match_state(self.model, checkpoint.pop("model"), reinit=self.reinit)
+        state = self._translate(checkpoint.pop("model"), filename)
+        assigned, report = match_state(self.model, state, reinit=self.reinit)
         self.report = report
         if not report.loaded or (self.strict and not report.complete):
             raise CheckpointError(
@@ -110,3 +112,17 @@ class Checkpointer(DetectionCheckpointer):
         self.model.load_state_dict(assigned, strict=False)
         log = self.logger.info if report.complete else self.logger.warning
         log("Checkpoint %s: %s", filename, report.describe())
+
+    def _translate(self, state: Mapping[str, Tensor], filename: str) -> Mapping[str, Tensor]:
+        """Our names for a file of a foreign dialect, which is recognised by its names."""
+        dialect = detect_dialect(state)
+        if dialect is None:
+            return state
+        try:
+            translation = to_ours(
+                dialect, state, num_classes=getattr(self.model, "num_classes", None), strict=self.strict
+            )
+        except CheckpointError as e:
+            raise CheckpointError(f"checkpoint {filename}: {e}") from e
+        self.logger.info("Checkpoint %s is in the dialect %r: %s", filename, dialect.name, translation.describe())
+        return translation.state

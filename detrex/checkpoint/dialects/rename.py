@@ -82,6 +82,7 @@ class Translation:
         aliases: old names that repeated another tensor.
         classes: new names whose 91 class rows became 80, and how.
         added: new names that the file implies, and why: heads that layers share, biases of zero.
+        unknown: old names that no row matches.
     """
 
     state: dict[str, Tensor]
@@ -90,6 +91,21 @@ class Translation:
     aliases: tuple[str, ...]
     classes: dict[str, str]
     added: dict[str, str]
+    unknown: tuple[str, ...] = ()
+
+    def describe(self, limit: int = 8) -> str:
+        """A few lines for people."""
+        lines = [f"{len(self.source)} tensors renamed"]
+        for title, names in (
+            ("repeat another and were dropped", self.aliases),
+            ("have no counterpart and were dropped", self.dropped),
+            ("have no rule and were left out", self.unknown),
+            ("implied by the file", tuple(f"{name} ({why})" for name, why in self.added.items())),
+            ("classes of 91 became 80", tuple(f"{name} ({how})" for name, how in self.classes.items())),
+        ):
+            if names:
+                lines.append(f"{len(names)} {title}: {_listing(names, limit)}")
+        return "\n  ".join(lines)
 
 
 def count(state: Mapping[str, Tensor], template: str, *, kernel_size: int | None = None) -> int:
@@ -101,17 +117,20 @@ def count(state: Mapping[str, Tensor], template: str, *, kernel_size: int | None
     )
 
 
-def to_ours(dialect: Dialect, state: Mapping[str, Tensor], *, num_classes: int | None = None) -> Translation:
+def to_ours(
+    dialect: Dialect, state: Mapping[str, Tensor], *, num_classes: int | None = None, strict: bool = True
+) -> Translation:
     """Rename a file's tensors to our names.
 
     Args:
         dialect: of the file.
         state: the file's tensors.
         num_classes: K of the model; 80 turns the official 91 class rows into COCO's 80.
+        strict: whether a name that no row matches is an error; otherwise it is left out.
 
     Raises:
-        CheckpointError: a name that no row matches, two tensors for one of our names, an alias that differs from its
-            original, or a tensor of which a part is missing.
+        CheckpointError: a name that no row matches if ``strict``, two tensors for one of our names, an alias that
+            differs from its original, or a tensor of which a part is missing.
     """
     constants = dialect.constants(state)
     parts: dict[str, dict[int, Tensor]] = {}
@@ -138,7 +157,7 @@ def to_ours(dialect: Dialect, state: Mapping[str, Tensor], *, num_classes: int |
                 aliases.append(name)
             else:
                 raise CheckpointError(f"{dialect.name}: {name} should repeat {source[ours][-1]}, but differs from it")
-    if unknown:
+    if unknown and strict:
         raise CheckpointError(f"{dialect.name}: no rule for {len(unknown)} tensors: {_listing(unknown)}")
     renamed, classes = {}, {}
     for ours, present in parts.items():
@@ -154,6 +173,7 @@ def to_ours(dialect: Dialect, state: Mapping[str, Tensor], *, num_classes: int |
         aliases=tuple(aliases),
         classes=classes,
         added={name: why for name, (_, why) in added.items()},
+        unknown=tuple(unknown),
     )
 
 
