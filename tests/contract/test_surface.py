@@ -47,7 +47,7 @@ def test_name_and_signature(name: str, signature: str | None) -> None:
         assert _signature(found) == signature
 
 
-LEFT_OUT = importlib.import_module("detectron2._left_out").LEFT_OUT if LITE else {}
+LEFT_OUT = importlib.import_module("detectron2._subset").LEFT_OUT if LITE else {}
 
 
 @pytest.mark.parametrize("module", LEFT_OUT)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib.abc import MetaPathFinder
+from pathlib import Path
 from typing import Any, NoReturn
-
-from ._left_out import LEFT_OUT
 
 VERSION = "0.6+lite.1"
 
@@ -19,6 +18,9 @@ _WAY_OUT = (
     "To use it, replace the subset by the full library: pip uninstall detectron2 && "
     "pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git'"
 )
+
+_PARAGRAPHS = Path(__file__).with_name("_left_out.txt").read_text(encoding="utf-8").split("\n\n")[1:]
+LEFT_OUT = {module: frozenset(names.split()) for module, _, names in (p.partition(":") for p in _PARAGRAPHS)}
 
 
 def missing(module: str) -> Callable[[str], Any]:
