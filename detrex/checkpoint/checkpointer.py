@@ -102,8 +102,8 @@ class Checkpointer(DetectionCheckpointer):
     def _load_model(self, checkpoint: dict[str, Any]) -> None:
         """Copy ``checkpoint["model"]`` into the model; the report stays in ``self.report``."""
         filename = checkpoint.pop("filename")
-        state = self._translate(checkpoint.pop("model"), filename)
-        assigned, report = match_state(self.model, state, reinit=self.reinit)
+        state, fresh = self._translate(checkpoint.pop("model"), filename)
+        assigned, report = match_state(self.model, state, reinit=[*self.reinit, *fresh])
         self.report = report
         if not report.loaded or (self.strict and not report.complete):
             raise CheckpointError(
@@ -113,11 +113,11 @@ class Checkpointer(DetectionCheckpointer):
         log = self.logger.info if report.complete else self.logger.warning
         log("Checkpoint %s: %s", filename, report.describe())
 
-    def _translate(self, state: Mapping[str, Tensor], filename: str) -> Mapping[str, Tensor]:
-        """Our names for a file of a foreign dialect, which is recognised by its names."""
+    def _translate(self, state: Mapping[str, Tensor], filename: str) -> tuple[Mapping[str, Tensor], Sequence[str]]:
+        """Our names for a file of a foreign dialect, recognised by its names, and patterns of what it rightly lacks."""
         dialect = detect_dialect(state)
         if dialect is None:
-            return state
+            return state, ()
         try:
             translation = to_ours(
                 dialect, state, num_classes=getattr(self.model, "num_classes", None), strict=self.strict
@@ -125,4 +125,4 @@ class Checkpointer(DetectionCheckpointer):
         except CheckpointError as e:
             raise CheckpointError(f"checkpoint {filename}: {e}") from e
         self.logger.info("Checkpoint %s is in the dialect %r: %s", filename, dialect.name, translation.describe())
-        return translation.state
+        return translation.state, dialect.fresh

@@ -6,15 +6,29 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from .backbones import RESNET, SWIN, SWIN_TIMM
 from .hugging_face import HUGGING_FACE
 from .official import OFFICIAL
 from .openmmlab import DETREX_ZOO, MMDETECTION_2, MMDETECTION_3
 from .ours import our_constants
 from .rename import Dialect, Row, Translation, from_ours, to_ours
 
-__all__ = ["DIALECTS", "Dialect", "Row", "Translation", "detect_dialect", "from_ours", "our_constants", "to_ours"]
+__all__ = [
+    "BACKBONES",
+    "DETECTORS",
+    "DIALECTS",
+    "Dialect",
+    "Row",
+    "Translation",
+    "detect_dialect",
+    "from_ours",
+    "our_constants",
+    "to_ours",
+]
 
-DIALECTS: tuple[Dialect, ...] = (OFFICIAL, DETREX_ZOO, MMDETECTION_2, MMDETECTION_3, HUGGING_FACE)
+DETECTORS: tuple[Dialect, ...] = (OFFICIAL, DETREX_ZOO, MMDETECTION_2, MMDETECTION_3, HUGGING_FACE)
+BACKBONES: tuple[Dialect, ...] = (RESNET, SWIN, SWIN_TIMM)
+DIALECTS = DETECTORS + BACKBONES
 
 
 def detect_dialect(state: Mapping[str, Tensor]) -> Dialect | None:

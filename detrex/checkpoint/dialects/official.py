@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from .backbones import classic_resnet
-from .ours import DECODER, ENCODER, PROPOSALS, QUERIES, SHARED_HEADS, head_rows, neck_rows, swin_rows
+from .backbones import classic_resnet, swin
+from .ours import DECODER, ENCODER, PROPOSALS, QUERIES, SHARED_HEADS, head_rows, neck_rows
 from .rename import Dialect, Row, count
 
 __all__ = ["OFFICIAL"]
@@ -30,7 +30,7 @@ OFFICIAL = Dialect(
     shared=SHARED_HEADS,
     rows=(
         *classic_resnet("backbone.0.body."),
-        *swin_rows("backbone.0.body."),
+        *swin("backbone.0.body."),
         *neck_rows("input_proj."),
         Row(f"{T}level_embed", f"{T}level_embeds"),
         Row(f"{ENCODER}self_attn.{{rest}}", f"{ENCODER}self_attn.{{rest}}"),

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from .backbones import classic_resnet
-from .ours import BACKBONE, DECODER, ENCODER, HEAD, NECK, PROPOSALS, QUERIES, SHARED_HEADS, head_rows, swin_rows
+from .backbones import classic_resnet, swin
+from .ours import BACKBONE, DECODER, ENCODER, HEAD, NECK, PROPOSALS, QUERIES, SHARED_HEADS, head_rows
 from .rename import Dialect, Row, count
 
 __all__ = ["DETREX_ZOO", "MMDETECTION_2", "MMDETECTION_3"]
@@ -83,7 +83,7 @@ DETREX_ZOO = Dialect(
     rows=(
         Row("criterion.{rest}", None),
         Row("{rest}.num_batches_tracked", None),
-        *swin_rows(BACKBONE),
+        *swin("backbone."),
         Row("backbone.{rest}", f"{BACKBONE}{{rest}}"),
         *_neck("norm"),
         # As in the official files: content and position, or with mixed query selection content alone.

@@ -9,7 +9,7 @@ from torch import Tensor
 from .rename import Row, count
 
 __all__ = ["BACKBONE", "DECODER", "ENCODER", "HEAD", "NECK", "PROPOSALS", "QUERIES", "SHARED_HEADS", "our_constants"]
-__all__ += ["head_rows", "neck_rows", "swin_rows"]
+__all__ += ["head_rows", "neck_rows"]
 
 BACKBONE, NECK = "backbone.", "neck."
 ENCODER, DECODER = "transformer.encoder.layers.{i}.", "transformer.decoder.layers.{i}."
@@ -48,14 +48,4 @@ def neck_rows(prefix: str) -> tuple[Row, ...]:
         Row(f"{prefix}{{i}}.1.{{p}}", f"{NECK}extra_convs.{{i-inputs}}.norm.{{p}}"),
         Row(f"{prefix}{{i}}.0.{{p}}", f"{NECK}convs.{{i}}.conv.{{p}}"),
         Row(f"{prefix}{{i}}.1.{{p}}", f"{NECK}convs.{{i}}.norm.{{p}}"),
-    )
-
-
-def swin_rows(prefix: str, ours: str = BACKBONE) -> tuple[Row, ...]:
-    """The official Swin's names, which are detectron2's too; masks of shifted windows are computed."""
-    return (
-        Row(f"{prefix}{{rest}}.attn_mask", None),
-        Row(f"{prefix}patch_embed.{{rest}}", f"{ours}patch_embed.{{rest}}"),
-        Row(f"{prefix}layers.{{rest}}", f"{ours}layers.{{rest}}"),
-        Row(f"{prefix}norm{{i}}.{{p}}", f"{ours}norm{{i}}.{{p}}"),
     )

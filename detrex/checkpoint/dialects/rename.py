@@ -57,6 +57,7 @@ class Dialect:
         shared: our templates with ``{i}`` from 0 to ``layers - 1``; where a file has only the first, as it may if the
             layers share a module, the others are equal to it.
         unbiased: our templates of weights to which our model adds a bias and the dialect does not: it is zero.
+        fresh: regular expressions of our names that such files lack by nature, and that start at their initial value.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Dialect:
     constants: Callable[[Mapping[str, Tensor]], dict[str, int]] = field(default=lambda state: {})
     shared: tuple[str, ...] = ()
     unbiased: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
 
     def matches(self, state: Mapping[str, Tensor]) -> bool:
         """Whether the names are of this dialect."""
