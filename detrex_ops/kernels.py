@@ -122,7 +122,7 @@ def _cuda_backward(grad_output: Tensor, arguments: Arguments, with_reference_poi
     a = arguments
     grad_output = grad_output.to(a.value.dtype).contiguous()
     scale = None
-    if torch.are_deterministic_algorithms_enabled():
+    if torch.are_deterministic_algorithms_enabled() and a.weights.numel():
         scale = _fixed_point_scale(grad_output, a)
     sums = torch.zeros_like(a.value, dtype=a.samples.dtype if scale is None else torch.int64)
     samples, weights = torch.empty_like(a.samples), torch.empty_like(a.weights)
@@ -134,10 +134,10 @@ def _cuda_backward(grad_output: Tensor, arguments: Arguments, with_reference_poi
 
 
 def _fixed_point_scale(grad_output: Tensor, arguments: Arguments) -> Tensor:
-    """Steps per unit such that sums over all samples of an image fit into 62 bits; NaN spoils all of it, as it should."""
+    """Steps per unit such that the sums of an image fit into 62 bits; a NaN spoils all of them, as it should."""
     a = arguments
     weight = a.weights.new_ones(()) if a.reference_points is not None else a.weights.abs().amax()
-    contributions = a.weights[0].numel() if a.weights.numel() else 1
+    contributions = a.weights[0].numel()
     bound = grad_output.abs().amax().double() * weight.double() * contributions
     exponent = 62 - torch.log2(bound.clamp(min=1e-30)).ceil()
     return torch.exp2(exponent.clamp(max=100)).to(a.samples.dtype).reshape(1)
