@@ -182,7 +182,7 @@ def _nan_from_the_third_batch() -> Iterator[Tensor]:
 
 def test_a_loss_that_is_not_finite_stops_training() -> None:
     trainer = trainer_of(data=_nan_from_the_third_batch())
-    with pytest.raises(FloatingPointError, match="iteration[= ]2"):
+    with pytest.raises(FloatingPointError, match=r"iteration[= ]2"):
         trainer.train(0, 10)
     assert trainer.model.weight.isfinite().all()  # it stopped before the update
 
@@ -193,7 +193,7 @@ def test_a_loss_that_is_not_finite_stops_training_with_metrics_in_a_thread(itera
     model = Model()
     saver = hooks.PeriodicCheckpointer(DetectionCheckpointer(model, str(tmp_path)), 100)
     trainer = trainer_of(saver, model=model, data=_nan_from_the_third_batch(), async_write_metrics=True)
-    with pytest.raises(FloatingPointError, match="iteration[= ]2"):
+    with pytest.raises(FloatingPointError, match=r"iteration[= ]2"):
         trainer.train(0, iterations)
     assert trainer.iter == min(3, iterations - 1)
     assert not (tmp_path / "model_final.pth").exists()
