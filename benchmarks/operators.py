@@ -4,7 +4,7 @@
 
 Sizes are those of models at 800x1333; positions are reference points plus offsets of a few cells, as in trained models.
 Writes results/operator_<device>.{md,json,png}. Ratios are to grid_sample as the official code calls it: that of
-transformers where installed, else detrex_ops' reference. On Linux the C allocator is told to keep what is freed, for all
+transformers where installed, else detrex_ops' reference. On Linux the C allocator keeps what is freed, for all
 contestants alike; --fresh-memory leaves it alone, which adds the page faults of new tensors to all of them.
 
 (A file named operator.py would hide the standard library's module of that name from every script in this folder.)

@@ -123,7 +123,7 @@ def _cuda_backward(grad_output: Tensor, arguments: Arguments, with_reference_poi
     grad_output = grad_output.to(a.value.dtype).contiguous()
     scale = None
     if torch.are_deterministic_algorithms_enabled() and a.weights.numel():
-        scale = _fixed_point_scale(grad_output, a)
+        scale = fixed_point_scale(grad_output, a)
     sums = torch.zeros_like(a.value, dtype=a.samples.dtype if scale is None else torch.int64)
     samples, weights = torch.empty_like(a.samples), torch.empty_like(a.weights)
     points = a.new_grad_reference().zero_() if with_reference_points else None
@@ -133,7 +133,7 @@ def _cuda_backward(grad_output: Tensor, arguments: Arguments, with_reference_poi
     return value.to(a.value.dtype), None if points is None else points.sum(2), samples, weights
 
 
-def _fixed_point_scale(grad_output: Tensor, arguments: Arguments) -> Tensor:
+def fixed_point_scale(grad_output: Tensor, arguments: Arguments) -> Tensor:
     """Steps per unit such that the sums of an image fit into 62 bits; a NaN spoils all of them, as it should."""
     a = arguments
     weight = a.weights.new_ones(()) if a.reference_points is not None else a.weights.abs().amax()

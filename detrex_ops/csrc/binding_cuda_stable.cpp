@@ -21,9 +21,13 @@ inline int device_index(const Tensor& tensor) { return static_cast<int>(tensor.g
 
 #include "cuda/operators.inl"
 
+#if defined(DETREX_OPS_EMULATED)  // the test that runs the kernels on a CPU
+STABLE_TORCH_LIBRARY(detrex_ops_emulated, m) { detrex_ops::cuda::define(m); }
+STABLE_TORCH_LIBRARY_IMPL(detrex_ops_emulated, CPU, m) {
+#else
 STABLE_TORCH_LIBRARY(detrex_ops_cuda, m) { detrex_ops::cuda::define(m); }
-
 STABLE_TORCH_LIBRARY_IMPL(detrex_ops_cuda, CUDA, m) {
+#endif
   m.impl("forward", TORCH_BOX(&detrex_ops::cuda::forward_operator));
   m.impl("backward", TORCH_BOX(&detrex_ops::cuda::backward_operator));
 }

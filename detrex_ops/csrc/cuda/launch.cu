@@ -2,12 +2,11 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
-#include <limits>
 #include <stdexcept>
 #include <string>
 
 #include "cuda_kernels.h"
-#include "kernels.cuh"
+#include "calls.cuh"
 
 namespace detrex_ops::cuda {
 namespace {
@@ -32,65 +31,24 @@ class DeviceGuard {
   int previous_ = 0;
 };
 
-template <class S>
-Call<typename S::Compute> make_call(const Problem& problem, const void* scale) {
-  using Compute = typename S::Compute;
-  if (problem.levels > kMaxLevels) throw std::runtime_error("ms_deform_attn: the CUDA kernels take up to 8 levels");
-  if (problem.tokens > std::numeric_limits<int32_t>::max()) throw std::runtime_error("ms_deform_attn: too many tokens");
-  Call<Compute> call{};
-  call.batch = problem.batch;
-  call.tokens = problem.tokens;
-  call.heads = problem.heads;
-  call.queries = problem.queries;
-  call.query_blocks = (problem.queries + S::kQueries - 1) / S::kQueries;
-  call.channels = static_cast<int>(problem.channels);
-  call.levels = static_cast<int>(problem.levels);
-  call.points = static_cast<int>(problem.points);
-  int start = 0;
-  for (int l = 0; l < call.levels; ++l) {
-    call.geometry.height[l] = static_cast<int>(problem.spatial_shapes[2 * l]);
-    call.geometry.width[l] = static_cast<int>(problem.spatial_shapes[2 * l + 1]);
-    call.geometry.start[l] = start;
-    start += call.geometry.height[l] * call.geometry.width[l];
-  }
-  call.value = problem.value;
-  call.reference = static_cast<const Compute*>(problem.reference);
-  call.samples = static_cast<const Compute*>(problem.samples);
-  call.weights = static_cast<const Compute*>(problem.weights);
-  call.output = problem.output;
-  call.grad_output = problem.grad_output;
-  call.grad_value = problem.grad_value;
-  call.grad_samples = static_cast<Compute*>(problem.grad_samples);
-  call.grad_weights = static_cast<Compute*>(problem.grad_weights);
-  call.grad_reference = static_cast<Compute*>(problem.grad_reference);
-  call.scale = static_cast<const Compute*>(scale);
-  return call;
-}
+// Queues a kernel on a stream.
+struct StreamLauncher {
+  cudaStream_t stream;
 
-enum class Pass { kForward, kBackward, kDeterministicBackward };
-
-template <class S, int reference_size>
-void launch(const Problem& problem, Pass pass, const void* scale, cudaStream_t stream) {
-  const auto call = make_call<S>(problem, scale);
-  const int64_t blocks = call.batch * call.heads * call.query_blocks;
-  if (blocks == 0) return;
-  if (blocks > std::numeric_limits<int32_t>::max()) throw std::runtime_error("ms_deform_attn: too many queries");
-  const dim3 grid(static_cast<unsigned>(blocks));
-  switch (pass) {
-    case Pass::kForward: forward_kernel<S, reference_size><<<grid, S::kThreads, 0, stream>>>(call); break;
-    case Pass::kBackward: backward_kernel<S, reference_size, false><<<grid, S::kThreads, 0, stream>>>(call); break;
-    case Pass::kDeterministicBackward: backward_kernel<S, reference_size, true><<<grid, S::kThreads, 0, stream>>>(call);
+  template <class Kernel, class Arguments>
+  void operator()(Kernel kernel, unsigned blocks, int threads, const Arguments& arguments) const {
+    kernel<<<dim3(blocks), threads, 0, stream>>>(arguments);
+    check(cudaGetLastError(), "launch");
   }
-  check(cudaGetLastError(), "launch");
-}
+};
 
 template <class T, class Compute, int channels>
 void with_reference(const Problem& problem, Pass pass, const void* scale, cudaStream_t stream) {
   using S = Shape<T, Compute, channels>;
   switch (problem.reference_size) {
-    case 0: return launch<S, 0>(problem, pass, scale, stream);
-    case 2: return launch<S, 2>(problem, pass, scale, stream);
-    default: return launch<S, 4>(problem, pass, scale, stream);
+    case 0: return launch<S, 0>(problem, pass, scale, StreamLauncher{stream});
+    case 2: return launch<S, 2>(problem, pass, scale, StreamLauncher{stream});
+    default: return launch<S, 4>(problem, pass, scale, StreamLauncher{stream});
   }
 }
 

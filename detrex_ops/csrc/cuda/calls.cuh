@@ -1,0 +1,63 @@
+// From a Problem to the call of a kernel, whatever launches it.
+#pragma once
+
+#include <limits>
+#include <stdexcept>
+
+#include "../problem.h"
+#include "kernels.cuh"
+
+namespace detrex_ops::cuda {
+
+template <class S>
+Call<typename S::Compute> make_call(const Problem& problem, const void* scale) {
+  using Compute = typename S::Compute;
+  if (problem.levels > kMaxLevels) throw std::runtime_error("ms_deform_attn: the CUDA kernels take up to 8 levels");
+  if (problem.tokens > std::numeric_limits<int32_t>::max()) throw std::runtime_error("ms_deform_attn: too many tokens");
+  Call<Compute> call{};
+  call.batch = problem.batch;
+  call.tokens = problem.tokens;
+  call.heads = problem.heads;
+  call.queries = problem.queries;
+  call.query_blocks = (problem.queries + S::kQueries - 1) / S::kQueries;
+  call.channels = static_cast<int>(problem.channels);
+  call.levels = static_cast<int>(problem.levels);
+  call.points = static_cast<int>(problem.points);
+  int start = 0;
+  for (int l = 0; l < call.levels; ++l) {
+    call.geometry.height[l] = static_cast<int>(problem.spatial_shapes[2 * l]);
+    call.geometry.width[l] = static_cast<int>(problem.spatial_shapes[2 * l + 1]);
+    call.geometry.start[l] = start;
+    start += call.geometry.height[l] * call.geometry.width[l];
+  }
+  call.value = problem.value;
+  call.reference = static_cast<const Compute*>(problem.reference);
+  call.samples = static_cast<const Compute*>(problem.samples);
+  call.weights = static_cast<const Compute*>(problem.weights);
+  call.output = problem.output;
+  call.grad_output = problem.grad_output;
+  call.grad_value = problem.grad_value;
+  call.grad_samples = static_cast<Compute*>(problem.grad_samples);
+  call.grad_weights = static_cast<Compute*>(problem.grad_weights);
+  call.grad_reference = static_cast<Compute*>(problem.grad_reference);
+  call.scale = static_cast<const Compute*>(scale);
+  return call;
+}
+
+enum class Pass { kForward, kBackward, kDeterministicBackward };
+
+template <class S, int reference_size, class Launcher>
+void launch(const Problem& problem, Pass pass, const void* scale, const Launcher& launcher) {
+  const auto call = make_call<S>(problem, scale);
+  const int64_t blocks = call.batch * call.heads * call.query_blocks;
+  if (blocks == 0) return;
+  if (blocks > std::numeric_limits<int32_t>::max()) throw std::runtime_error("ms_deform_attn: too many queries");
+  const auto grid = static_cast<unsigned>(blocks);
+  switch (pass) {
+    case Pass::kForward: return launcher(forward_kernel<S, reference_size>, grid, S::kThreads, call);
+    case Pass::kBackward: return launcher(backward_kernel<S, reference_size, false>, grid, S::kThreads, call);
+    case Pass::kDeterministicBackward: return launcher(backward_kernel<S, reference_size, true>, grid, S::kThreads, call);
+  }
+}
+
+}  // namespace detrex_ops::cuda

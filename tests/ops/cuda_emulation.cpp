@@ -1,0 +1,48 @@
+// The CUDA kernels as operators for CPU tensors, by emulation: detrex_ops_emulated.forward and .backward.
+#include "cuda_emulation.h"
+
+#include <torch/headeronly/util/BFloat16.h>
+
+#include "cuda/calls.cuh"
+#include "cuda/cuda_kernels.h"
+
+namespace detrex_ops::cuda {
+namespace {
+
+struct EmulationLauncher {
+  template <class Kernel, class Arguments>
+  void operator()(Kernel kernel, unsigned blocks, int threads, const Arguments& arguments) const {
+    emulation::launch(blocks, threads, [&] { kernel(arguments); });
+  }
+};
+
+template <class S>
+void with_reference(const Problem& problem, Pass pass, const void* scale) {
+  switch (problem.reference_size) {
+    case 0: return launch<S, 0>(problem, pass, scale, EmulationLauncher{});
+    case 2: return launch<S, 2>(problem, pass, scale, EmulationLauncher{});
+    default: return launch<S, 4>(problem, pass, scale, EmulationLauncher{});
+  }
+}
+
+// One of each kind: 16-byte vectors of 4 and 8 channels, and strided channels.
+void run(const Problem& problem, Pass pass, const void* scale) {
+  if (problem.dtype == Dtype::kFloat64) return with_reference<Shape<double, double, 0>>(problem, pass, scale);
+  if (problem.dtype == Dtype::kBFloat16) {
+    return with_reference<Shape<torch::headeronly::BFloat16, float, 32>>(problem, pass, scale);
+  }
+  return with_reference<Shape<float, float, 32>>(problem, pass, scale);
+}
+
+}  // namespace
+
+void forward(const Problem& problem, int, void*) { run(problem, Pass::kForward, nullptr); }
+
+void backward(const Problem& problem, const void* scale, int, void*) {
+  run(problem, scale == nullptr ? Pass::kBackward : Pass::kDeterministicBackward, scale);
+}
+
+}  // namespace detrex_ops::cuda
+
+#define DETREX_OPS_EMULATED
+#include "binding_cuda_stable.cpp"
