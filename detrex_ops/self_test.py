@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
@@ -22,10 +25,21 @@ def self_test(implementation: Implementation, device: torch.device) -> None:
         return
     # The caller may be tracing, under autocast or in inference mode; the test's tensors are its own.
     autocast_off = torch.autocast(device.type, enabled=False)
-    with _disable_current_modes(), torch.inference_mode(False), torch.no_grad(), autocast_off:
+    with _not_traced(), _disable_current_modes(), torch.inference_mode(False), torch.no_grad(), autocast_off:
         for dtype in TOLERANCE:
             for reference_size in (0, 2, 4):
                 _compare(implementation, _arguments(device, dtype, reference_size), dtype)
+
+
+@contextlib.contextmanager
+def _not_traced() -> Iterator[None]:
+    """Suspends ``torch.jit.trace``, in which sizes are tensors."""
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)
 
 
 def _compare(implementation: Implementation, arguments: Arguments, dtype: torch.dtype) -> None:

@@ -78,3 +78,16 @@ def test_self_test_runs_under_any_mode():
     with torch.inference_mode(), torch.autocast("cpu"), torch._subclasses.FakeTensorMode():
         self_test(REFERENCE, torch.device("cpu"))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_the_self_test_can_run_inside_a_trace():
+    """torch.jit.trace, which FLOP counters use, makes tensors of sizes; the first call may happen in one."""
+    backends._select.cache_clear()
+    value, points = torch.rand(1, 6, 2, 4), torch.rand(1, 3, 2, 1, 2, 2)
+    weights = torch.rand(1, 3, 2, 1, 2)
+    with torch.no_grad():
+        traced = torch.jit.trace(lambda *tensors: detrex_ops.ms_deform_attn(tensors[0], [(2, 3)], *tensors[1:]),
+                                 (value, points, weights), check_trace=False)  # fmt: skip
+        expected = detrex_ops.ms_deform_attn_reference(value, [(2, 3)], points, weights)
+    torch.testing.assert_close(traced(value, points, weights), expected)
