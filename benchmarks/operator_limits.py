@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-WORKING_SETS = {"L1": 16 * 2**10, "L2": 512 * 2**10, "L3": 8 * 2**20, "memory": 512 * 2**20}
+WORKING_SETS = {"L2": 512 * 2**10, "L3": 8 * 2**20, "memory": 512 * 2**20}
 
 
 def measured_limits(device: torch.device) -> dict[str, str]:

@@ -28,7 +28,7 @@ from benchmarks.common import RESULTS, PeakMemory, clock, environment, in_turns,
 from benchmarks.operator_limits import measured_limits
 from benchmarks.operator_peers import peers
 from detrex_ops import ms_deform_attn_reference
-from detrex_ops.backends import _available
+from detrex_ops.backends import available
 from detrex_ops.kernels import Arguments, Implementation
 from detrex_ops.reference import sampling_locations
 
@@ -107,7 +107,7 @@ def contestants(problem: Problem, device: torch.device) -> dict[str, dict[str, C
     """Name -> pass -> callable; the baseline comes first."""
     found = {name: of_function(function, problem) for name, function in peers(device).items()}
     found["grid_sample (detrex_ops reference)"] = of_function(ms_deform_attn_reference, problem)
-    for implementation in _available(device.type)[:-1]:
+    for implementation in available(device.type)[:-1]:
         found[f"detrex_ops {implementation.name}"] = of_backend(implementation, problem)
         for name, dtype in list(DTYPES.items())[1:]:
             key = f"detrex_ops {implementation.name} {name}"

@@ -38,14 +38,14 @@ def implementation(device: torch.device) -> Implementation:
 def _select(device_type: str, index: int | None, choice: str) -> Implementation:
     if choice not in CHOICES:
         raise ValueError(f"{VARIABLE}={choice}: expected one of {', '.join(CHOICES)}")
-    available = _available(device_type)
-    names = [candidate.name for candidate in available]
+    candidates = available(device_type)
+    names = [candidate.name for candidate in candidates]
     if choice in _served(device_type) and choice not in names:
         raise RuntimeError(f"{VARIABLE}={choice}, but this installation has no such kernel.\n{build_report()}")
     if choice in names:
-        selected = available[names.index(choice)]
+        selected = candidates[names.index(choice)]
     else:
-        selected = available[0]
+        selected = candidates[0]
     if choice == "require" and selected is REFERENCE:
         raise RuntimeError(f"{VARIABLE}=require, but no kernel serves {device_type}.\n{build_report()}")
     if selected is not REFERENCE:
@@ -57,7 +57,7 @@ def _served(device_type: str) -> tuple[str, ...]:
     return {"cpu": ("cpu",), "cuda": ("cuda", "triton")}.get(device_type, ())
 
 
-def _available(device_type: str) -> list[Implementation]:
+def available(device_type: str) -> list[Implementation]:
     """Fastest first; the reference always comes last."""
     found = []
     if device_type == "cpu" and load_extension("cpu"):
