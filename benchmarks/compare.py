@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import torch
-from torch import nn
 
 from benchmarks.common import Timing, environment, in_turns, write_results
-from benchmarks.contestant import Contestant, Prepare, Setup
+from benchmarks.contestant import Accelerate, Contestant, Prepare, Setup
 from benchmarks.detectors import Case, save_random_weights
 
 __all__ = ["main"]
@@ -22,9 +21,7 @@ PACKAGES = ("torch", "torchvision", "transformers", "timm", "numpy")
 TOLERANCE = 1e-3  # of the scores, as logits
 
 
-def main(
-    name: str, title: str, prepare: Prepare, accelerate: Callable[[nn.Module, tuple[str, ...]], nn.Module]
-) -> None:
+def main(name: str, title: str, prepare: Prepare, accelerate: Accelerate) -> None:
     """Parse the command line, measure every case and write the results.
 
     The two run in processes of their own, in turns, so that neither profits from memory that the other has mapped.
@@ -38,7 +35,17 @@ def main(
     args = _parse(name)
     with tempfile.TemporaryDirectory() as folder:
         save_random_weights(folder)
-        setup = Setup(args.device, args.threads, folder, args.bf16, args.ops, tuple(args.levers), prepare, accelerate)
+        setup = Setup(
+            device=args.device,
+            threads=args.threads,
+            weights=folder,
+            bf16=args.bf16,
+            ops=args.ops,
+            levers=None if args.levers == ["all"] else () if args.levers == ["none"] else tuple(args.levers),
+            keep_freed_memory=args.keep_freed_memory,
+            prepare=prepare,
+            accelerate=accelerate,
+        )
         contestants = {name: Contestant(name, setup) for name in NAMES}
         difference = _difference(contestants)
     rows = []
@@ -53,8 +60,13 @@ def main(
         print({key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()})
     if rows:
         env = environment(torch.device(args.device), PACKAGES) | contestants["ours"].ask("environment")
-        env |= {"repeats": args.repeats, "precision": "bfloat16 autocast" if args.bf16 else "float32"}
-        env |= {"levers": ", ".join(args.levers) or "none", "largest difference of the scores": difference}
+        env |= {
+            "repeats": args.repeats,
+            "precision": "bfloat16 autocast" if args.bf16 else "float32",
+            "levers": ", ".join(args.levers),
+            "ours keeps freed memory": args.keep_freed_memory,
+            "largest difference of the scores": difference,
+        }
         write_results(args.output, title, env, rows)
 
 
@@ -65,7 +77,10 @@ def _parse(name: str) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cases", nargs="+", default=list(CASES), metavar="BxHxW")
     parser.add_argument("--ops", choices=("auto", "reference"), default="auto", help="our operator's backend")
-    parser.add_argument("--levers", nargs="*", default=[], help="names of levers, or 'all'")
+    parser.add_argument("--levers", nargs="+", default=["all"], help="of detrex.engine.accelerate, or 'all' or 'none'")
+    parser.add_argument(
+        "--keep-freed-memory", action=argparse.BooleanOptionalAction, default=True, help="have our process keep it"
+    )
     parser.add_argument("--bf16", action="store_true", help="autocast both models to bfloat16")
     parser.add_argument("--profile", action="store_true", help="print where the time goes instead")
     parser.add_argument("--output", default=name, help="name of the result files")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -15,18 +15,23 @@ from torch import nn
 import detrex_ops
 from benchmarks.common import PeakMemory, clock
 from benchmarks.detectors import Case, build_hugging_face, build_ours, encoder_scores, make_inputs
+from detrex.engine.accelerate import keep_freed_memory
 
-__all__ = ["Contestant", "Setup"]
+__all__ = ["Accelerate", "Contestant", "Prepare", "Setup"]
 
 # (contestant's name, model, inputs of ours, inputs of transformers) -> one measured step
 Prepare = Callable[[str, nn.Module, list[dict], dict], Callable[[], object]]
+
+# (our model, names of levers or None for all) -> our model with them pulled
+Accelerate = Callable[[nn.Module, Sequence[str] | None], nn.Module]
 
 
 @dataclass(frozen=True)
 class Setup:
     """What both contestants get: device, number of threads (0: torch's default), folder with the weights, precision.
 
-    ``ops`` is our operator's backend; ``prepare`` makes a step; ``accelerate`` returns our model with levers pulled.
+    For ours alone: ``ops`` is the operator's backend; ``accelerate`` pulls the ``levers``, None for all;
+    ``keep_freed_memory`` sets up malloc. ``prepare`` makes a step.
     """
 
     device: str
@@ -34,9 +39,10 @@ class Setup:
     weights: str
     bf16: bool
     ops: str
-    levers: tuple[str, ...]
+    levers: tuple[str, ...] | None
+    keep_freed_memory: bool
     prepare: Prepare
-    accelerate: Callable[[nn.Module, tuple[str, ...]], nn.Module]
+    accelerate: Accelerate
 
 
 class Contestant:
@@ -72,6 +78,8 @@ class _Worker:
             torch.set_num_threads(setup.threads)
         if name == "ours":
             os.environ["DETREX_OPS"] = setup.ops
+            if setup.keep_freed_memory:
+                keep_freed_memory()
             self.model = setup.accelerate(build_ours(setup.weights).to(self.device), setup.levers)
         else:
             self.model = build_hugging_face(setup.weights).to(self.device)

@@ -8,7 +8,7 @@ Weights and images are the same, and so are the answers: scores of both are comp
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -34,9 +34,9 @@ def prepare(contestant: str, model: nn.Module, inputs: list[dict], theirs: dict)
     return run
 
 
-def accelerate(model: nn.Module, levers: tuple[str, ...]) -> nn.Module:
+def accelerate(model: nn.Module, levers: Sequence[str] | None) -> nn.Module:
     """Our model with the levers pulled."""
-    return detrex.engine.accelerate.accelerate(model, None if levers == ("all",) else levers)
+    return detrex.engine.accelerate.accelerate(model, levers)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ transformers lacks.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -37,9 +37,9 @@ def prepare(contestant: str, model: nn.Module, inputs: list[dict], theirs: dict)
     return run
 
 
-def accelerate(model: nn.Module, levers: tuple[str, ...]) -> nn.Module:
+def accelerate(model: nn.Module, levers: Sequence[str] | None) -> nn.Module:
     """Our model with the levers pulled."""
-    detrex.engine.accelerate.accelerate_training(model, None if levers == ("all",) else levers)
+    detrex.engine.accelerate.accelerate_training(model, levers)
     return model
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -91,3 +95,27 @@ def test_training_levers_leave_losses_and_gradients_and_names(monkeypatch):
 def test_unknown_lever_is_an_error():
     with pytest.raises(ValueError, match=r"unknown levers \['fold'\]; there are fold_norms"):
         accelerate(detector("plain"), ["fold"])
+
+
+FRESH_PAGES = """
+import resource, torch
+from detrex.engine.accelerate import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+def after_warming_up():
+    for _ in range(20):  # blocks of several alignments come together
+        faults()
+    return sum(faults() for _ in range(10))
+print(after_warming_up(), keep_freed_memory(), after_warming_up())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc")
+def test_freed_memory_is_used_again():
+    output = subprocess.run([sys.executable, "-c", FRESH_PAGES], capture_output=True, text=True, check=True).stdout
+    before, took_effect, after = output.split()
+    assert took_effect == "True"
+    assert int(before) > 10 * 2**14 / 2  # 64 MiB in pages of 4 KiB
+    assert int(after) < int(before) / 5
