@@ -33,6 +33,7 @@ def main(name: str, title: str, prepare: Prepare, accelerate: Accelerate) -> Non
         accelerate: pulls levers of our model.
     """
     args = _parse(name)
+    env = environment(torch.device(args.device), PACKAGES)  # now: the commit may be another one when the run ends
     with tempfile.TemporaryDirectory() as folder:
         save_random_weights(folder)
         setup = Setup(
@@ -59,7 +60,7 @@ def main(name: str, title: str, prepare: Prepare, accelerate: Accelerate) -> Non
         rows.append(_row(text, timings, memory))
         print({key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()})
     if rows:
-        env = environment(torch.device(args.device), PACKAGES) | contestants["ours"].ask("environment")
+        env |= contestants["ours"].ask("environment")
         env |= {
             "repeats": args.repeats,
             "precision": "bfloat16 autocast" if args.bf16 else "float32",
