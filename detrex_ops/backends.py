@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 
 import torch
@@ -62,6 +63,11 @@ def available(device_type: str) -> list[Implementation]:
     found = []
     if device_type == "cpu" and load_extension("cpu"):
         found.append(CPU)
-    if device_type == "cuda" and load_extension("cuda"):
-        found.append(CUDA)
+    if device_type == "cuda":
+        if load_extension("cuda"):
+            found.append(CUDA)
+        if importlib.util.find_spec("triton") is not None:
+            from detrex_ops.triton_kernels import TRITON
+
+            found.append(TRITON)
     return [*found, REFERENCE]
