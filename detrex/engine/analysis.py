@@ -11,8 +11,8 @@ import json
 import statistics
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -22,6 +22,7 @@ from detectron2.data.transforms import ResizeShortestEdge
 from omegaconf import DictConfig
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from detrex.layers import MultiScaleDeformableAttention
@@ -34,6 +35,7 @@ __all__ = [
     "count_macs",
     "mean_macs",
     "measure_speed",
+    "meta_device",
     "parts_of",
 ]
 
@@ -59,9 +61,26 @@ PUBLISHED = {
 }
 
 
+class _LinspaceOnHost(TorchFunctionMode):
+    """The real detectron2's Swin asks for the values of a ``linspace`` while it is built."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if function is torch.linspace:
+            kwargs.setdefault("device", "cpu")
+        return function(*args, **kwargs)
+
+
+@contextmanager
+def meta_device() -> Iterator[None]:
+    """Modules built within have no memory for their parameters and buffers."""
+    with torch.device("meta"), _LinspaceOnHost():
+        yield
+
+
 def build_on_meta(cfg: DictConfig) -> nn.Module:
     """``cfg.model`` in evaluation mode, without memory for its parameters."""
-    with torch.device("meta"):
+    with meta_device():
         return instantiate(cfg.model).eval()
 
 

@@ -10,6 +10,7 @@ import torch
 from detectron2.config import instantiate
 
 from detrex.config import get_config, load_config, save_config, validate_config
+from detrex.engine.analysis import meta_device
 from detrex.engine.optim import build_optimizer
 from detrex.modeling import LearnedQueries, TwoStageQueries
 from projects.h_deformable_detr.modeling import HybridCriterion
@@ -20,7 +21,7 @@ LR_DROP = {12: 11, 24: 20, 36: 30, 50: 40}
 
 
 def _build(node):
-    with torch.device("meta"):
+    with meta_device():
         return instantiate(node)
 
 

@@ -8,13 +8,13 @@ import shlex
 from pathlib import Path
 
 import pytest
-import torch
 from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from detrex.checkpoint import CheckpointError
 from detrex.config import load_config
 from detrex.engine import zoo
+from detrex.engine.analysis import meta_device
 from detrex.engine.optim import build_optimizer
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +85,7 @@ def test_the_other_recipe_of_the_readme_is_detrexs():
         ROOT / "projects/h_deformable_detr/configs/h_deformable_detr_r50_two_stage_12ep.py", shlex.split(block)
     )
     other = load_config(ROOT / "projects/deformable_detr/configs/deformable_detr_r50_two_stage_50ep.py")
-    with torch.device("meta"):
+    with meta_device():
         groups = [
             {(g["lr"], g["weight_decay"]) for g in build_optimizer(x, instantiate(x.model)).param_groups}
             for x in (cfg, other)
