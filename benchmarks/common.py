@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import platform
@@ -81,13 +82,22 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
             run()
             return (torch.cuda.max_memory_allocated(self.device) - self.base) / 2**20
-        ctypes.CDLL(None).malloc_trim(0)  # what is freed but kept would count
+        _return_freed_memory()
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         run()
         return (_memory_kib("VmHWM") - self.base) / 2**10
 
     def _now(self) -> int:
-        return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else _memory_kib("VmRSS")
+        if self.device.type == "cuda":
+            return torch.cuda.memory_allocated(self.device)
+        _return_freed_memory()
+        return _memory_kib("VmRSS")
+
+
+def _return_freed_memory() -> None:
+    """To the system: what malloc keeps would count as in use."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def environment(device: torch.device, packages: Sequence[str] = ("torch",)) -> dict[str, object]:
