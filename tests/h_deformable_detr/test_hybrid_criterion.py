@@ -140,8 +140,8 @@ def test_in_evaluation_it_is_the_plain_two_stage_model():
     hybrid, plain = _hybrid_detector().eval(), tiny_detector("two_stage", queries=6, refinement=LookForwardTwice())
     plain.load_state_dict(hybrid.state_dict())
     batch = [image_input(64, 96, seed=1), image_input(48, 64, seed=2)]
-    for one, other in zip(hybrid(batch), plain.eval()(batch), strict=True):
-        one, other = one["instances"], other["instances"]
+    for ours, theirs in zip(hybrid(batch), plain.eval()(batch), strict=True):
+        one, other = ours["instances"], theirs["instances"]
         assert len(one) == len(other) == 18
         assert torch.equal(one.pred_boxes.tensor, other.pred_boxes.tensor)
         assert torch.equal(one.scores, other.scores)
