@@ -35,6 +35,9 @@ def self_test(implementation: Implementation, device: torch.device) -> None:
 def _not_traced() -> Iterator[None]:
     """Suspends ``torch.jit.trace``, in which sizes are tensors."""
     state = torch._C._get_tracing_state()
+    if state is None:
+        yield
+        return
     torch._C._set_tracing_state(None)
     try:
         yield

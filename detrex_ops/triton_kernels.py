@@ -128,9 +128,7 @@ def _forward_kernel(
             inside = inside & active
             for c in tl.static_range(4):
                 share = (fx if c % 2 == 1 else 1 - fx) * (fy if c >= 2 else 1 - fy) * weight
-                offsets, mask = _corner(
-                    first, column + c % 2, line + c // 2, inside, h, w, pitch, channel, channel_mask
-                )
+                offsets, mask = _corner(first, column + c % 2, line + c // 2, inside, h, w, pitch, channel, D)
                 total += tl.load(value + offsets, mask=mask, other=0.0).to(compute) * share[:, None]
         first += (h * w).to(tl.int64) * pitch
     target = output + row[:, None] * D + channel[None, :]
@@ -185,9 +183,7 @@ def _backward_kernel(
             for c in tl.static_range(4):
                 share_x = fx if c % 2 == 1 else 1 - fx
                 share_y = fy if c >= 2 else 1 - fy
-                offsets, mask = _corner(
-                    first, column + c % 2, line + c // 2, inside, h, w, pitch, channel, channel_mask
-                )
+                offsets, mask = _corner(first, column + c % 2, line + c // 2, inside, h, w, pitch, channel, D)
                 dot = tl.sum(tl.load(value + offsets, mask=mask, other=0.0).to(compute) * grad, axis=1)
                 sampled += dot * share_x * share_y
                 grad_x += dot * share_y * (1.0 if c % 2 == 1 else -1.0)

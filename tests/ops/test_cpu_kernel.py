@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import subprocess
 import sys
@@ -47,7 +46,8 @@ def assert_like_reference(case) -> None:
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("levels", ["pyramid", "odd", "single cell", "five"])
 def test_like_reference(levels, dtype, reference_size):
-    for channels, points, queries in itertools.product((1, 24, 32, 160), (1, 4), (2, 40)):
+    # Odd, padded, whole and several blocks of channels; queries on either side of the choice of layout.
+    for channels, points, queries in ((1, 4, 2), (24, 1, 40), (32, 4, 40), (32, 4, 2), (160, 3, 40)):
         assert_like_reference(
             make_case(
                 levels=levels,
@@ -75,7 +75,7 @@ def test_other_instruction_sets(instruction_set):
     )
     if "no such kernel" in supported.stderr:
         pytest.skip(f"no {instruction_set} here")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "pyramid or five or far"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "five or far"]
     root = Path(__file__).parents[2]
     result = subprocess.run(
         command,
