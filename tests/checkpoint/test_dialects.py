@@ -13,6 +13,7 @@ from detectron2.config import LazyConfig, instantiate
 from detrex.checkpoint import CheckpointError
 from detrex.checkpoint.dialects import detect_dialect, from_ours, our_constants, to_ours
 from detrex.checkpoint.dialects.rename import USED_COCO_IDS, Row
+from detrex.engine.analysis import meta_device
 from tests.checkpoint.layouts import layout, traced_state
 
 PROJECTS = Path(__file__).parents[2] / "projects"
@@ -47,7 +48,7 @@ LAYOUTS = [
 @cache
 def model_shapes(config: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the model of a config, which is built without memory."""
-    with torch.device("meta"):
+    with meta_device():
         model = instantiate(LazyConfig.load(str(config)).model)
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
