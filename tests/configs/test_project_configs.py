@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -20,6 +21,9 @@ CONFIGS = sorted(p for p in ROOT.glob("projects/*/configs/*.py"))
 LR_DROP = {12: 11, 24: 20, 36: 30, 50: 40}
 
 
+_load = functools.cache(load_config)  # for tests that change nothing
+
+
 def _build(node):
     with meta_device():
         return instantiate(node)
@@ -27,7 +31,7 @@ def _build(node):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_builds_on_the_meta_device(path):
-    cfg = load_config(path)
+    cfg = _load(path)
     assert set(cfg) == {"model", "dataloader", "optimizer", "lr_multiplier", "train"}
     validate_config(cfg)
     model = _build(cfg.model)
@@ -39,7 +43,7 @@ def test_builds_on_the_meta_device(path):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_names_say_what_the_config_does(path):
-    cfg, name = load_config(path), path.stem
+    cfg, name = _load(path), path.stem
     assert Path(cfg.train.output_dir).name == name
     assert f"configs/{name}.py" in path.read_text() or "demo_shapes" in name or "_official" in name
     if epochs := re.search(r"_(\d+)ep", name):
@@ -124,8 +128,8 @@ def test_one_number_sizes_the_model():
 @pytest.mark.parametrize("variant", ["", "_with_box_refinement", "_two_stage"])
 def test_the_official_recipe_differs_in_the_documented_values(variant):
     folder = ROOT / "projects/deformable_detr/configs"
-    ours = load_config(folder / f"deformable_detr_r50{variant}_50ep.py")
-    official = load_config(folder / f"deformable_detr_r50{variant}_50ep_official.py")
+    ours = _load(folder / f"deformable_detr_r50{variant}_50ep.py")
+    official = _load(folder / f"deformable_detr_r50{variant}_50ep_official.py")
     assert (ours.optimizer.lr, official.optimizer.lr) == (1e-4, 2e-4)
     assert (ours.dataloader.train.total_batch_size, official.dataloader.train.total_batch_size) == (16, 32)
     assert (ours.model.backbone.freeze_at, official.model.backbone.freeze_at) == (1, 2)
@@ -174,9 +178,9 @@ def test_the_learning_rate_is_an_override_away():
 def test_the_baselines_lack_the_branch_and_the_tricks(backbone, epochs):
     folder = ROOT / "projects/h_deformable_detr/configs"
     name = f"{backbone}_two_stage_{epochs}ep"
-    hybrid = load_config(folder / f"h_deformable_detr_{name}.py")
-    tricks = load_config(folder / f"deformable_detr_baseline_{name}_tricks.py")
-    plain = load_config(folder / f"deformable_detr_baseline_{name}.py")
+    hybrid = _load(folder / f"h_deformable_detr_{name}.py")
+    tricks = _load(folder / f"deformable_detr_baseline_{name}_tricks.py")
+    plain = _load(folder / f"deformable_detr_baseline_{name}.py")
     assert hybrid.model.criterion.num_repeats == 6
     assert hybrid.model.criterion.one2many_weight == 1.0
     assert hybrid.model.transformer.queries.groups.one2many == 1500
