@@ -25,6 +25,7 @@ def main(name: str, title: str, prepare: Prepare, accelerate: Accelerate) -> Non
     """Parse the command line, measure every case and write the results.
 
     The two run in processes of their own, in turns, so that neither profits from memory that the other has mapped.
+    Cases whose memory both cannot have together start a process for each turn.
 
     Args:
         name: of the result files.
@@ -49,22 +50,29 @@ def main(name: str, title: str, prepare: Prepare, accelerate: Accelerate) -> Non
         )
         contestants = {name: Contestant(name, setup) for name in NAMES}
         difference = _difference(contestants)
+    env |= contestants["ours"].ask("environment")
     rows = []
-    for text in args.cases:
-        memory = {name: one.ask("case", _case(text)) for name, one in contestants.items()}
+    for text in sorted(args.cases, key=args.alone.__contains__):
         if args.profile:
-            print(*(f"== {name}, {text}\n{one.ask('profile')}" for name, one in contestants.items()), sep="\n")
+            for name, one in contestants.items():
+                one.ask("case", _case(text))
+                print(f"== {name}, {text}\n{one.ask('profile')}")
             continue
-        turns = {name: partial(one.ask, "measure") for name, one in contestants.items()}
-        timings = in_turns(turns, args.repeats)
+        if text in args.alone:
+            for one in contestants.values():
+                one.stop()
+            timings, memory = _alone(setup, text, args.repeats)
+        else:
+            memory = {name: one.ask("case", _case(text)) for name, one in contestants.items()}
+            timings = in_turns({name: partial(one.ask, "measure") for name, one in contestants.items()}, args.repeats)
         rows.append(_row(text, timings, memory))
         print({key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()})
     if rows:
-        env |= contestants["ours"].ask("environment")
         env |= {
             "repeats": args.repeats,
             "precision": "bfloat16 autocast" if args.bf16 else "float32",
             "levers": ", ".join(args.levers),
+            "one process at a time": ", ".join(args.alone) or None,
             "ours keeps freed memory": args.keep_freed_memory,
             "largest difference of the scores": difference,
         }
@@ -77,6 +85,9 @@ def _parse(name: str) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="0: torch's default")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cases", nargs="+", default=list(CASES), metavar="BxHxW")
+    parser.add_argument(
+        "--alone", nargs="*", default=[], metavar="BxHxW", help="out of --cases: for these, one process at a time"
+    )
     parser.add_argument("--ops", choices=("auto", "reference"), default="auto", help="our operator's backend")
     parser.add_argument("--levers", nargs="+", default=["all"], help="of detrex.engine.accelerate, or 'all' or 'none'")
     parser.add_argument(
@@ -91,6 +102,20 @@ def _parse(name: str) -> argparse.Namespace:
 def _case(text: str) -> Case:
     batch, height, width = (int(part) for part in text.split("x"))
     return batch, height, width
+
+
+def _alone(setup: Setup, text: str, repeats: int) -> tuple[dict[str, Timing], dict[str, float]]:
+    """Timings and peak memory of a case for which both contestants together would need too much memory."""
+    memory: dict[str, float] = {}
+
+    def turn(name: str) -> tuple[float, float]:
+        one = Contestant(name, setup)
+        memory[name] = one.ask("case", _case(text))
+        sample = one.ask("measure")
+        one.stop()
+        return sample
+
+    return in_turns({name: partial(turn, name) for name in NAMES}, repeats, warmup=0), memory
 
 
 def _difference(contestants: Mapping[str, Contestant]) -> float:
