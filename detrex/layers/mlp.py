@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -32,10 +34,31 @@ class FFN(nn.Module):
         super().__init__()
         self.linear1 = nn.Linear(embed_dim, hidden_dim)
         self.linear2 = nn.Linear(hidden_dim, embed_dim)
-        self.dropout = nn.Dropout(dropout, inplace=True)
+        self.dropout = dropout
         for linear in (self.linear1, self.linear2):
             nn.init.xavier_uniform_(linear.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Dropout and ReLU commute; in this order backward needs one tensor of this width fewer.
-        return self.linear2(F.relu(self.dropout(self.linear1(x)), inplace=True))
+        hidden = self.linear1(x)
+        if self.training and self.dropout:
+            return self.linear2(_ReluDropout.apply(hidden, self.dropout))
+        return self.linear2(F.relu(hidden, inplace=True))
+
+    def extra_repr(self) -> str:
+        return f"dropout={self.dropout}"
+
+
+class _ReluDropout(torch.autograd.Function):
+    """ReLU and dropout. Backward needs the output alone, which the next layer keeps anyway: no mask, no input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, probability: float) -> Tensor:
+        output = torch.native_dropout(x, probability, True)[0].relu_()
+        ctx.save_for_backward(output)
+        ctx.scale = 1 / (1 - probability) if probability < 1 else 0.0
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (output,) = ctx.saved_tensors
+        return torch.where(output > 0, grad * ctx.scale, 0), None
