@@ -14,7 +14,7 @@ from detrex.layers.onednn import OneDnnLinear, onednn_linear_is_faster
 from detrex.modeling.encoder import DeformableEncoderLayer
 from detrex.structures import PyramidLayout
 
-__all__ = ["LEVERS", "TRAINING_LEVERS", "accelerate", "accelerate_training", "keep_freed_memory"]
+__all__ = ["LEVERS", "TRAINING_LEVERS", "accelerate", "accelerate_training", "keep_freed_memory", "parse_levers"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def accelerate(model: nn.Module, levers: Sequence[str] | None = None) -> nn.Modu
     """A copy of the model for inference alone, in evaluation mode and without gradients.
 
     Args:
-        model: a detector with ``backbone``, ``neck`` and ``transformer``.
+        model: any model; the levers look for the parts of a detector.
         levers: names out of :data:`LEVERS`; None pulls all of them. One that does not apply to the model's device or
             parts changes nothing.
 
@@ -73,12 +73,28 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
 
-def _pull(model: nn.Module, available: Mapping[str, Callable[[nn.Module], str]], levers: Sequence[str] | None) -> None:
-    unknown = [name for name in levers or () if name not in available]
+def parse_levers(value: str | Sequence[str], available: Mapping[str, object]) -> tuple[str, ...]:
+    """Names of levers from a config's ``"all"``, ``"none"`` or list.
+
+    Args:
+        value: of the config. available: the levers that there are, by name.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if value in ("all", "none"):
+        return tuple(available) if value == "all" else ()
+    names = (value,) if isinstance(value, str) else tuple(value)
+    unknown = [name for name in names if name not in available]
     if unknown:
         raise ValueError(f"unknown levers {unknown}; there are {', '.join(available)}")
+    return names
+
+
+def _pull(model: nn.Module, available: Mapping[str, Callable[[nn.Module], str]], levers: Sequence[str] | None) -> None:
+    names = tuple(available) if levers is None else parse_levers(levers, available)
     for name, pull in available.items():
-        if levers is None or name in levers:
+        if name in names:
             logger.info("accelerate: %s: %s", name, pull(model))
 
 
@@ -103,9 +119,10 @@ def fold_norms(model: nn.Module) -> str:
 
 def channels_last(model: nn.Module) -> str:
     """Keep maps as (B, H, W, C) in memory: what convolutions prefer, and what tokens are."""
-    for part in (model.backbone, model.neck):
-        part.to(memory_format=torch.channels_last)
-    return "backbone and neck"
+    parts = [name for name in ("backbone", "neck") if hasattr(model, name)]
+    for name in parts:
+        getattr(model, name).to(memory_format=torch.channels_last)
+    return ", ".join(parts) or "no backbone, no neck"
 
 
 # linear layers ------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .accelerate import LEVERS, accelerate, parse_levers
+
 __all__ = ["FirstBatches", "evaluate", "finite_scalars"]
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, dict[str, float]]:
     rehearsal = cfg.train.fast_dev_run
     if rehearsal.enabled:
         loader = FirstBatches(loader, rehearsal.eval_batches)
+    model = accelerate(model, parse_levers(cfg.train.accelerate.evaluation, LEVERS))
     results = inference_on_dataset(model, loader, evaluator)
     if comm.is_main_process():
         print_csv_format(results)

@@ -16,6 +16,7 @@ from torch import nn
 from detrex.checkpoint import Checkpointer, read_checkpoint, resolve_checkpoint
 from detrex.data import DetrDatasetMapper, prepare_data
 
+from .accelerate import LEVERS, accelerate, parse_levers
 from .setup import resolve_device
 
 __all__ = ["Predictor", "instances_to_records"]
@@ -58,6 +59,7 @@ class Predictor:
             names = MetadataCatalog.get(test_name).get("thing_classes", ()) if isinstance(test_name, str) else ()
         model = instantiate(cfg.model).to(resolve_device(cfg.train.device))
         Checkpointer(model).load(weights)
+        model = accelerate(model, parse_levers(cfg.train.accelerate.evaluation, LEVERS))
         return cls(model=model, mapper=instantiate(cfg.dataloader.test.mapper), class_names=names)
 
     @torch.no_grad()

@@ -23,6 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 import detrex_ops
 from detrex.config_check import ConfigError
 
+from .accelerate import keep_freed_memory
+
 __all__ = ["check_batch_size", "describe_host", "resolve_device", "resolved_yaml", "setup_run"]
 
 logger = logging.getLogger(__name__)
@@ -101,6 +103,8 @@ def setup_run(cfg: DictConfig, args: argparse.Namespace) -> torch.device:
     logger.info("Environment:\n%s", collect_env_info())
     # A different, but repeatable, stream of random numbers in every process.
     seed_all_rng(None if cfg.train.seed < 0 else cfg.train.seed + comm.get_rank())
+    if device.type == "cpu" and cfg.train.accelerate.keep_freed_memory:
+        keep_freed_memory()
     torch.backends.cudnn.benchmark = cfg.train.cudnn_benchmark
     if cfg.train.float32_precision:
         torch.set_float32_matmul_precision(cfg.train.float32_precision)

@@ -20,6 +20,7 @@ from detrex.checkpoint import Checkpointer
 from detrex.config import ConfigError, apply_overrides, get_config, load_config, save_config, validate_config
 from detrex.data import prepare_data
 
+from .accelerate import LEVERS, TRAINING_LEVERS, accelerate_training, parse_levers
 from .evaluation import evaluate, finite_scalars
 from .hooks import build_hooks, build_writers
 from .optim import build_optimizer
@@ -71,6 +72,11 @@ def _check_values(cfg: DictConfig) -> None:
         raise ConfigError(f"{e.full_key or 'config'}: {e.msg or e}") from e
     if missing:
         raise ConfigError(f"these values must be given on the command line or in the config: {', '.join(missing)}")
+    for key, available in (("training", TRAINING_LEVERS), ("evaluation", LEVERS)):
+        try:
+            parse_levers(cfg.train.accelerate[key], available)
+        except ValueError as e:
+            raise ConfigError(f"train.accelerate.{key}: {e}") from e
 
 
 def _rehearse(cfg: DictConfig) -> None:
@@ -138,6 +144,7 @@ def do_train(
 
     model = _build(cfg, "model").to(device)
     _log_size(model)
+    accelerate_training(model, parse_levers(cfg.train.accelerate.training, TRAINING_LEVERS))
     optimizer = build_optimizer(cfg, model)
     loader = _build(cfg, "dataloader.train")
     model = _distribute(model, device, cfg.train.ddp)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 __all__ = ["OneDnnLinear", "onednn_linear_is_faster"]
 
+REPEATS = 7  # of a measurement, in turns; the best counts
 CHUNK = 2048  # rows that are transposed at once for the gradient of a weight; they stay in the cache
 
 
@@ -77,10 +79,11 @@ def _weight_gradient(grad_RO: Tensor, x_RI: Tensor) -> Tensor:
     return total_OI
 
 
+@functools.cache
 def onednn_linear_is_faster(rows: int = 4096, channels: int = 256, margin: float = 1.2) -> bool:
     """Measure whether oneDNN beats what ``F.linear`` calls: MKL, which prefers its maker's processors.
 
-    Takes some 20 ms. Without oneDNN, or without the operator that this torch may have renamed, the answer is no.
+    Measured once in a process; takes some 20 ms. Without oneDNN, or without the operator that this torch may have renamed, the answer is no.
     """
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
@@ -89,16 +92,14 @@ def onednn_linear_is_faster(rows: int = 4096, channels: int = 256, margin: float
     bias = torch.zeros(channels)
     try:
         with torch.no_grad():
-            other, usual = (_best_time(lambda f=f: f(x, weight, bias)) for f in (_linear, F.linear))
+            times = [[_time(lambda f=f: f(x, weight, bias)) for f in (_linear, F.linear)] for _ in range(REPEATS)]
     except (RuntimeError, TypeError):  # another signature, or none for this processor
         return False
+    other, usual = (min(column) for column in zip(*times, strict=True))
     return other * margin < usual
 
 
-def _best_time(run: Callable[[], object], repeats: int = 7) -> float:
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return min(times)
+def _time(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start

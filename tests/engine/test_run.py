@@ -68,6 +68,17 @@ def test_eval_only_repeats_the_last_ap_to_all_digits(config, tmp_path):
     assert not (tmp_path / "eval" / "config.yaml").exists()
 
 
+@pytest.mark.parametrize(
+    ("training", "evaluation", "pulled"),
+    [("none", "[channels_last]", ["channels_last"]), ("[channels_last]", "none", ["channels_last"])],
+)
+def test_levers_are_switches_of_the_config(config, tmp_path, training, evaluation, pulled):
+    levers = [f"train.accelerate.training={training}", f"train.accelerate.evaluation={evaluation}"]
+    train(config, *levers, "train.eval_period=0")
+    log = (tmp_path / "output" / "log.txt").read_text()
+    assert re.findall(r"accelerate: (\w+):", log) == pulled
+
+
 def test_saved_config_loads_and_trains_the_same(config, tmp_path):
     train(config)
     saved = tmp_path / "output" / "config.yaml"
@@ -158,6 +169,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path, capsys):
         (["train.device=cuda:99"], "train.device='cuda:99'"),
         (["train.amp.enabled=true", "train.amp.dtype=half"], "train.amp.dtype='half' must be one of bfloat16, float16"),
         (["train.device=tpuu"], "train.device='tpuu'"),
+        (["train.accelerate.evaluation=[fold]"], "train.accelerate.evaluation: unknown levers ['fold']"),
+        (["train.accelerate.training=[fold_norms]"], "train.accelerate.training: unknown levers ['fold_norms']"),
         (["--eval-only"], "--eval-only needs weights"),
         (["train.init_checkpoint=nowhere/model.pth"], "checkpoint nowhere/model.pth not found: nowhere does not exist"),
         (["optimizer.params.lr_factor_func.factors={bakbone: 0.1}"], "'bakbone' matches no trained parameter"),
