@@ -81,9 +81,9 @@ def _weight_gradient(grad_RO: Tensor, x_RI: Tensor) -> Tensor:
 
 @functools.cache
 def onednn_linear_is_faster(rows: int = 4096, channels: int = 256, margin: float = 1.2) -> bool:
-    """Measure whether oneDNN beats what ``F.linear`` calls: MKL, which prefers its maker's processors.
+    """Measure once whether oneDNN beats MKL, which ``F.linear`` calls and which prefers its maker's processors.
 
-    Measured once in a process; takes some 20 ms. Without oneDNN, or without the operator that this torch may have renamed, the answer is no.
+    Takes some 20 ms. Without oneDNN, or without the operator that this torch may have renamed, the answer is no.
     """
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
