@@ -4,7 +4,7 @@
         projects/h_deformable_detr/configs/deformable_detr_baseline_r50_two_stage_12ep_tricks.py \
         projects/h_deformable_detr/configs/h_deformable_detr_r50_two_stage_12ep.py
 
-A step is forward, losses, backward, clipping and the config's optimizer, on random images. Ratios are to the first config.
+A step is forward, losses, backward, clipping and the config's optimizer, on random images. Ratios are to the first one.
 """
 
 from __future__ import annotations
