@@ -1,0 +1,65 @@
+"""N processes with DistributedDataParallel have the gradients and losses of one with the N-fold batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
+
+from detrex.modeling import HungarianMatcher, LookForwardTwice, LossWeights
+from projects.h_deformable_detr.modeling import HybridCriterion
+from tests.tiny import image_input, tiny_detector
+
+# Objects of eight images: with two processes 8 and 12, with four 0, 8, 12 and 0.
+OBJECTS = (0, 0, 3, 5, 1, 11, 0, 0)
+INPUTS = [image_input(64, 96, boxes=count, seed=i) for i, count in enumerate(OBJECTS)]
+
+
+def detector(variant: str):
+    if variant != "hybrid":
+        return tiny_detector(variant)
+    model = tiny_detector("two_stage", queries=10, one2many=20, refinement=LookForwardTwice())
+    model.criterion = HybridCriterion(num_classes=3, matcher=HungarianMatcher(), weights=LossWeights(), num_repeats=2)
+    return model
+
+
+def step(model, inputs: list[dict]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    losses = model(inputs)
+    sum(losses.values()).backward()
+    gradients = {name.removeprefix("module."): p.grad for name, p in model.named_parameters()}
+    return {name: loss.detach() for name, loss in losses.items()}, gradients
+
+
+def worker(rank: int, world: int, variant: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+    try:
+        # Default arguments: find_unused_parameters is off, so every parameter must have its gradient.
+        model = DistributedDataParallel(detector(variant).train())
+        share = len(INPUTS) // world
+        losses, gradients = step(model, INPUTS[rank * share : (rank + 1) * share])
+        for loss in losses.values():
+            dist.all_reduce(loss)
+        if rank == 0:
+            losses = {name: loss / world for name, loss in losses.items()}
+            torch.save((losses, gradients), f"{folder}/result.pth")
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("variant", ["plain", "two_stage", "hybrid"])
+@pytest.mark.parametrize("world", [2, 4])
+def test_equal_those_of_one_process_with_all_images(world, variant, tmp_path: Path):
+    expected_losses, expected = step(detector(variant).train(), INPUTS)
+    mp.start_processes(worker, (world, variant, str(tmp_path)), world, start_method="fork")
+    losses, gradients = torch.load(tmp_path / "result.pth", weights_only=True)
+    torch.testing.assert_close(losses, expected_losses, rtol=1e-5, atol=1e-6)
+    assert gradients.keys() == expected.keys()
+    for name, gradient in expected.items():
+        scale = float(gradient.abs().max())
+        assert scale > 0, name
+        torch.testing.assert_close(gradients[name], gradient, rtol=0, atol=1e-5 * max(scale, 1.0), msg=name)
