@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 from detectron2.utils import comm
 from omegaconf import OmegaConf
-from stub_detector import write_config
+from stub_detector import NUM_BOXES, write_config
 
 from detrex.config import ConfigError
 from detrex.engine import run
@@ -34,7 +35,7 @@ def records(output: Path) -> list[dict]:
 
 
 def test_two_processes_train_as_one_with_the_same_total_batch(tmp_path):
-    config = write_config(tmp_path)
+    config = write_config(tmp_path, num_images=11)
     one, two = tmp_path / "one", tmp_path / "two"
     assert run(["--config-file", str(config), f"train.output_dir={one}", "train.log_period=1"]) == 0
     process = torchrun(config, f"train.output_dir={two}", "train.log_period=1")
@@ -48,8 +49,10 @@ def test_two_processes_train_as_one_with_the_same_total_batch(tmp_path):
         for key in ("total_loss", "loss_bbox", "lr", "grad_norm"):
             if key in x:
                 assert y[key] == pytest.approx(x[key], rel=1e-4), (x["iteration"], key)
-    # Twelve images shared by two processes are evaluated once each.
+    # Eleven images cannot be shared evenly; each is evaluated once all the same.
     assert b[-1]["bbox/AP"] == pytest.approx(a[-1]["bbox/AP"], abs=1e-6)
+    detections = json.loads((two / "coco_instances_results.json").read_text())
+    assert Counter(d["image_id"] for d in detections) == dict.fromkeys(range(1, 12), NUM_BOXES)
     weights = [torch.load(p / "model_final.pth", weights_only=True)["model"] for p in (one, two)]
     for name in weights[0]:
         torch.testing.assert_close(weights[0][name], weights[1][name], rtol=1e-3, atol=1e-5)
