@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("detrex.layers",),
     ("detrex.modeling",),
     ("detrex.data", "detrex.checkpoint"),
-    ("detrex.engine", "detrex.compat", "detrex.config", "detrex.config_check"),
+    ("detrex.engine", "detrex.compat", "detrex.config", "detrex.config_check", "detrex.doctor"),
     ("projects.deformable_detr",),
     ("projects.h_deformable_detr",),
     ("configs",),
