@@ -11,7 +11,8 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
 from .dialects import detect_dialect, to_ours
-from .files import CheckpointError, read_checkpoint, resolve_checkpoint
+from .errors import CheckpointError
+from .files import read_checkpoint, resolve_checkpoint
 from .matching import LoadReport, match_state
 
 __all__ = ["Checkpointer"]

@@ -1,39 +1,48 @@
-"""Checkpoint files, read without running what is in them."""
+"""Checkpoint files, found and read without running what is in them."""
 
 from __future__ import annotations
 
-import argparse
+import json
 import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlparse
+from urllib.request import url2pathname
 
 import numpy as np
 import torch
 from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
-__all__ = ["CheckpointError", "read_checkpoint", "resolve_checkpoint"]
+from .errors import CheckpointError
+from .hub import HUB_PREFIX, INDEX_SUFFIX, download_from_hub, shards_of, weights_in_folder
+from .safe_types import ALLOWED_GLOBALS, NUMPY_GLOBALS
 
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be found, read or matched to the model; the message says what to do."""
+__all__ = ["class_names", "files_of", "read_checkpoint", "resolve_checkpoint"]
 
 
 def resolve_checkpoint(path: str | os.PathLike) -> str:
-    """Local file of a path or URL (``http(s)://``, ``detectron2://``); a URL is downloaded once and cached.
+    """Local file of a checkpoint; what is remote is downloaded once and cached.
+
+    Args:
+        path: a file; a folder of Hugging Face's layout; ``hf://organisation/name``, ``@revision`` and ``/file`` after
+            it if need be; ``http(s)://``, ``file://`` or ``detectron2://``.
 
     Raises:
         CheckpointError: the file is absent, or the download failed.
     """
     path = os.fspath(path)
+    if path.startswith(HUB_PREFIX):
+        return download_from_hub(path)
     parsed = urlparse(path)
     queries = parse_qs(parsed.query) if "://" in path else {}
     if queries.pop("matching_heuristics", ["True"]) != ["True"] or queries:
         raise CheckpointError(f"checkpoint {path}: unknown query {parsed.query!r}")
-    if "://" in path:
+    if parsed.scheme == "file":
+        path = url2pathname(parsed.path)
+    elif "://" in path:
         url = parsed._replace(query="").geturl()
         try:
             return PathManager.get_local_path(url)
@@ -44,14 +53,21 @@ def resolve_checkpoint(path: str | os.PathLike) -> str:
             ) from e
     if os.path.isfile(path):
         return path
+    if os.path.isdir(path):
+        return weights_in_folder(Path(path))
     folder = Path(path).parent
     there = sorted(p.name for p in folder.glob("*") if p.suffix in _READERS) if folder.is_dir() else None
     listing = f"{folder} does not exist" if there is None else f"{folder} has {', '.join(there) or 'no checkpoint'}"
     raise CheckpointError(f"checkpoint {path} not found: {listing}")
 
 
+def files_of(filename: str) -> list[str]:
+    """The file itself or, of the index of a model in several files, the index and those."""
+    return [filename, *(str(Path(filename).with_name(name)) for name in shards_of(filename))]
+
+
 def read_checkpoint(filename: str) -> dict[str, Any]:
-    """Read ``.pth``/``.pt``/``.bin``, ``.safetensors`` or detectron2's ``.pkl``.
+    """Read ``.pth``/``.pt``/``.bin``, ``.safetensors``, the ``.index.json`` of several, or detectron2's ``.pkl``.
 
     Returns:
         A dict with the state dict as ``"model"`` and whatever else the file holds; all tensors on the CPU.
@@ -59,18 +75,38 @@ def read_checkpoint(filename: str) -> dict[str, Any]:
     Raises:
         CheckpointError: another type of file, a damaged one, or one that holds more than tensors, numbers and strings.
     """
+    if filename.endswith(INDEX_SUFFIX):
+        return {"model": {k: v for part in files_of(filename)[1:] for k, v in read_checkpoint(part)["model"].items()}}
     suffix = Path(filename).suffix
     if suffix not in _READERS:
         raise CheckpointError(f"checkpoint {filename} is of unknown type; known are {', '.join(_READERS)}")
     try:
         data = _READERS[suffix](filename)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as e:
         raise CheckpointError(
             f"checkpoint {filename} is damaged, or holds objects that could run code when loaded: {e}"
         ) from e
-    except (RuntimeError, EOFError, OSError, ValueError) as e:
-        raise CheckpointError(f"checkpoint {filename} cannot be read: {e}") from e
+    except Exception as e:  # bytes that are no checkpoint fail in any way
+        raise CheckpointError(f"checkpoint {filename} cannot be read: {type(e).__name__}: {e}") from e
     return _wrap(data, filename)
+
+
+def class_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the classes in the order of their ids, from what :func:`read_checkpoint` returns.
+
+    This project keeps them in ``metadata``, MMDetection 2 in ``meta``, MMDetection 3 in its ``dataset_meta``; () if the
+    file has none.
+    """
+    metadata, meta = checkpoint.get("metadata"), checkpoint.get("meta")
+    dataset_meta = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
+    places = ((metadata, "class_names"), (dataset_meta, "classes"), (dataset_meta, "CLASSES"), (meta, "CLASSES"))
+    for place, key in places:
+        names = place.get(key) if isinstance(place, Mapping) else None
+        if isinstance(names, (list, tuple)):
+            return tuple(map(str, names))
+    return ()
 
 
 def _wrap(data: Any, filename: str) -> dict[str, Any]:
@@ -83,7 +119,7 @@ def _wrap(data: Any, filename: str) -> dict[str, Any]:
             break
     else:
         state, data = data, {}
-    state = {name.removeprefix("module."): _to_tensor(value, name, filename) for name, value in state.items()}
+    state = {str(name).removeprefix("module."): _to_tensor(value, name, filename) for name, value in state.items()}
     return {**data, "model": state}
 
 
@@ -97,44 +133,30 @@ def _to_tensor(value: Any, name: str, filename: str) -> Tensor:
 
 # --------------------------------------------------------------------------------------------------------- readers
 def _read_torch(filename: str) -> Any:
-    # The official DETR files keep their command line in an argparse.Namespace.
-    with torch.serialization.safe_globals([argparse.Namespace]):
+    with torch.serialization.safe_globals(ALLOWED_GLOBALS):
         return torch.load(filename, map_location="cpu", weights_only=True)
 
 
 def _read_safetensors(filename: str) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import safe_open
 
-    try:
-        return load_file(filename)
-    except SafetensorError as e:
-        raise CheckpointError(f"checkpoint {filename} cannot be read: {e}") from e
+    with safe_open(filename, framework="pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}
+        texts = file.metadata() or {}
+    return {"model": state, **({"metadata": json.loads(texts["metadata"])} if "metadata" in texts else {})}
 
 
 class _ArrayUnpickler(pickle.Unpickler):
     """Rebuilds numpy arrays and plain containers; any other global is refused."""
 
-    _ALLOWED = frozenset(
-        {
-            ("_codecs", "encode"),
-            ("collections", "OrderedDict"),
-            ("numpy", "dtype"),
-            ("numpy", "ndarray"),
-            ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "scalar"),
-        }
-    )
+    _PLAIN = frozenset({("_codecs", "encode"), ("collections", "OrderedDict")})
 
     def find_class(self, module: str, name: str) -> Any:
-        # numpy 2 moved its private modules; files of either age must load.
-        modern = module.replace("numpy.core", "numpy._core")
-        if (modern, name) not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"refused to import {module}.{name}")
-        if modern.startswith("numpy._core"):
-            core = getattr(np, "_core", None) or np.core  # numpy 1
-            return getattr(core.multiarray, name)
-        return super().find_class(module, name)
+        if (module, name) in self._PLAIN:
+            return super().find_class(module, name)
+        if f"{module}.{name}" in NUMPY_GLOBALS:
+            return NUMPY_GLOBALS[f"{module}.{name}"]
+        raise pickle.UnpicklingError(f"refused to import {module}.{name}")
 
 
 def _read_pickle(filename: str) -> Any:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from .listing import listing
+
 __all__ = ["LoadReport", "match_state"]
 
 # Old files lack these buffers; the config sets them.
@@ -45,10 +47,10 @@ class LoadReport:
         return not (self.missing or self.unexpected or self.mismatched)
 
     def describe(self, limit: int = 10) -> str:
-        """A few lines for people; at most ``limit`` names of each kind."""
+        """A few lines for people; at most ``limit`` names of each kind, but all that start afresh."""
         what = f"a file of the part {self.prefix!r}" if self.prefix else "a file of the whole model"
         lines = [f"{len(self.loaded)} tensors loaded from {what}"]
-        shapes = [f"{name} {list(a)} in the file, {list(b)} in the model" for name, a, b in self.mismatched]
+        shapes = {name: f"{list(a)} in the file, {list(b)} in the model" for name, a, b in self.mismatched}
         for title, names in (
             ("missing in the file", self.missing),
             ("not in the model", self.unexpected),
@@ -57,8 +59,7 @@ class LoadReport:
             ("ignored", self.ignored),
         ):
             if names:
-                more = f", ... {len(names) - limit} more" if len(names) > limit else ""
-                lines.append(f"{len(names)} {title}: {', '.join(names[:limit])}{more}")
+                lines.append(f"{len(names)} {title}: {listing(names, len(names) if names is self.reinit else limit)}")
         return "\n  ".join(lines)
 
     def suggestion(self) -> str:

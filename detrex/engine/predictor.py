@@ -13,7 +13,7 @@ from detectron2.structures import Instances
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from detrex.checkpoint import Checkpointer, read_checkpoint, resolve_checkpoint
+from detrex.checkpoint import Checkpointer, class_names, read_checkpoint, resolve_checkpoint
 from detrex.data import DetrDatasetMapper, prepare_data
 
 from .accelerate import LEVERS, accelerate, parse_levers
@@ -49,7 +49,7 @@ class Predictor:
             CheckpointError: no such file, or it does not fit the model.
             DatasetError: the checkpoint has no class names and the data that would tell them cannot be read.
         """
-        names = _names_in_checkpoint(weights)
+        names = class_names(read_checkpoint(resolve_checkpoint(weights)))
         if names:
             OmegaConf.update(cfg, "model.num_classes", len(names))
         elif OmegaConf.select(cfg, "dataloader.data") is not None:
@@ -78,11 +78,6 @@ class Predictor:
     def name(self, class_id: int) -> str:
         """Name of a class; "class 7" where it is not known."""
         return self.class_names[class_id] if class_id < len(self.class_names) else f"class {class_id}"
-
-
-def _names_in_checkpoint(weights: str) -> tuple[str, ...]:
-    metadata = read_checkpoint(resolve_checkpoint(weights)).get("metadata") or {}
-    return tuple(metadata.get("class_names") or ())
 
 
 def instances_to_records(instances: Instances, predictor: Predictor, threshold: float = 0.0) -> list[dict[str, Any]]:

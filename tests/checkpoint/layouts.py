@@ -40,12 +40,24 @@ def _expand(pattern: str) -> list[str]:
     return ["".join(choice) for choice in itertools.product(*choices)]
 
 
-def traced_state(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Tensors of these shapes, each filled with a number of its own; heads that a decoder repeats have the same."""
+def traced_state(shapes: dict[str, tuple[int, ...]], *, shared_heads: bool = False) -> dict[str, Tensor]:
+    """Tensors of these shapes, each filled with a number of its own; names that repeat another have the same.
+
+    Args:
+        shapes: of :func:`layout`.
+        shared_heads: whether the layers of the decoder have one head, as without box refinement.
+    """
     numbers: dict[str, int] = {}
     state = {}
     for name, shape in shapes.items():
         original = re.sub(r"^(transformer|model)\.decoder\.(?=class_embed|bbox_embed)", "", name)
+        if shared_heads:
+            original = re.sub(r"(class_embed|bbox_embed|cls_branches|reg_branches)\.\d+", r"\1", original)
         number = numbers.setdefault(original, len(numbers) + 1)
         state[name] = torch.tensor(float(number)).expand(shape)
     return state
+
+
+def published_state(source: str, variant: str) -> dict[str, Tensor]:
+    """A traced state in the layout of a published file."""
+    return traced_state(layout(source, variant), shared_heads=variant.startswith(("multi_scale", "single_scale")))

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from .backbones import RESNET, SWIN, SWIN_TIMM
+from .export import from_ours
 from .hugging_face import HUGGING_FACE
 from .official import OFFICIAL
 from .openmmlab import DETREX_ZOO, MMDETECTION_2, MMDETECTION_3
 from .ours import our_constants
-from .rename import Dialect, Row, Translation, from_ours, to_ours
+from .rename import Dialect, Row, Translation, to_ours
 
 __all__ = [
     "BACKBONES",

@@ -53,6 +53,6 @@ HUGGING_FACE = Dialect(
         Row("model.pos_trans.{p}", f"{QUERIES}pos_trans.{{p}}"),
         Row("model.pos_trans_norm.{p}", f"{QUERIES}pos_trans_norm.{{p}}"),
         *head_rows("class_embed.", "bbox_embed."),
-        *head_rows("model.decoder.class_embed.", "model.decoder.bbox_embed.", alias=True),
+        *head_rows("model.decoder.class_embed.", "model.decoder.bbox_embed.", aliases=True),
     ),
 )

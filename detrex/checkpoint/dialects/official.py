@@ -53,6 +53,6 @@ OFFICIAL = Dialect(
         Row(f"{T}pos_trans.{{p}}", f"{QUERIES}pos_trans.{{p}}"),
         Row(f"{T}pos_trans_norm.{{p}}", f"{QUERIES}pos_trans_norm.{{p}}"),
         *head_rows("class_embed.", "bbox_embed."),
-        *head_rows(f"{T}decoder.class_embed.", f"{T}decoder.bbox_embed.", alias=True),
+        *head_rows(f"{T}decoder.class_embed.", f"{T}decoder.bbox_embed.", aliases=True),
     ),
 )

@@ -91,7 +91,7 @@ DETREX_ZOO = Dialect(
         Row("query_embedding.weight", f"{QUERIES}embedding.weight"),
         *_transformer(T),
         *head_rows("class_embed.", "bbox_embed."),
-        *head_rows(f"{T}decoder.class_embed.", f"{T}decoder.bbox_embed.", alias=True),
+        *head_rows(f"{T}decoder.class_embed.", f"{T}decoder.bbox_embed.", aliases=True),
     ),
 )
 

@@ -1,4 +1,4 @@
-"""The engine behind the dialects: tables of rows that rename tensors, in either direction.
+"""The engine behind the dialects: tables of rows that rename a file's tensors to our names; back: :mod:`.export`.
 
 A row pairs two templates of names, see :mod:`.templates`. The first row that matches a name decides.
 """
@@ -12,15 +12,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from detrex.checkpoint.files import CheckpointError
+from detrex.checkpoint.errors import CheckpointError
+from detrex.checkpoint.listing import listing
 
+from .coco_classes import NUM_IDS, NUM_USED, select_rows
 from .templates import compile_template, fill
 
-__all__ = ["Dialect", "Row", "Translation", "count", "from_ours", "to_ours"]
-
-# The official 91 rows are COCO's category ids; these ids (and 0) name no category.
-UNUSED_COCO_IDS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
-USED_COCO_IDS = tuple(i for i in range(1, 91) if i not in UNUSED_COCO_IDS)
+__all__ = ["Dialect", "Row", "Translation", "count", "to_ours"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,8 @@ class Row:
         part: (index, count): the tensor is this one of ``count`` equal parts of ours along axis 0.
         classes: what becomes of 91 class rows where the model has 80: ``"gather"`` takes the 80 that COCO uses;
             ``"slice"`` the first 80, for a head whose row 0 is objectness and whose others are unused.
-        alias: the name repeats a tensor that another row renames to the same; both must be equal.
+        alias: the name repeats a tensor that another row renames to the same; both must be equal. The value says which
+            models' files hold it: those with box ``"refinement"``, or ``"two_stage"`` ones.
         beside: the row applies only to files that also hold a tensor of this name.
     """
 
@@ -41,7 +40,7 @@ class Row:
     ours: str | None
     part: tuple[int, int] | None = None
     classes: Literal["gather", "slice"] | None = None
-    alias: bool = False
+    alias: Literal["refinement", "two_stage"] | None = None
     beside: str | None = None
 
 
@@ -81,8 +80,8 @@ class Translation:
         state: the tensors by their new names.
         source: for each new name, the old ones that it was made from.
         dropped: old names that have no counterpart.
-        aliases: old names that repeated another tensor.
-        classes: new names whose 91 class rows became 80, and how.
+        aliases: foreign names that repeat another tensor.
+        classes: new names of classifiers of which rows were taken or to which rows were added, and how.
         added: new names that the file implies, and why: heads that layers share, biases of zero.
         unknown: old names that no row matches.
     """
@@ -99,14 +98,14 @@ class Translation:
         """A few lines for people."""
         lines = [f"{len(self.source)} tensors renamed"]
         for title, names in (
-            ("repeat another and were dropped", self.aliases),
+            ("repeat another", self.aliases),
             ("have no counterpart and were dropped", self.dropped),
             ("have no rule and were left out", self.unknown),
-            ("implied by the file", tuple(f"{name} ({why})" for name, why in self.added.items())),
-            ("classes of 91 became 80", tuple(f"{name} ({how})" for name, how in self.classes.items())),
+            ("implied by the file", {name: f"({why})" for name, why in self.added.items()}),
+            ("with other class rows", {name: f"({how})" for name, how in self.classes.items()}),
         ):
             if names:
-                lines.append(f"{len(names)} {title}: {_listing(names, limit)}")
+                lines.append(f"{len(names)} {title}: {listing(names, limit)}")
         return "\n  ".join(lines)
 
 
@@ -142,7 +141,7 @@ def to_ours(
     # Originals first, so that an alias meets the tensor that it repeats.
     applicable = [row for row in dialect.rows if row.beside is None or row.beside in state]
     matched = [(name, value, *_match(applicable, name, constants)) for name, value in state.items()]
-    for name, value, row, ours in sorted(matched, key=lambda m: m[2] is not None and m[2].alias):
+    for name, value, row, ours in sorted(matched, key=lambda m: m[2] is not None and m[2].alias is not None):
         if row is None:
             unknown.append(name)
         elif ours is None:
@@ -160,13 +159,17 @@ def to_ours(
             else:
                 raise CheckpointError(f"{dialect.name}: {name} should repeat {source[ours][-1]}, but differs from it")
     if unknown and strict:
-        raise CheckpointError(f"{dialect.name}: no rule for {len(unknown)} tensors: {_listing(unknown)}")
+        raise CheckpointError(
+            f"{dialect.name}: no rule for {len(unknown)} tensors: {listing(unknown)}. They belong to no model of this "
+            "project; train.checkpoint.strict=false (tools/convert_checkpoint.py: --drop-unknown) leaves them out"
+        )
     renamed, classes = {}, {}
     for ours, present in parts.items():
         row = rows[ours]
         renamed[ours] = _join(dialect, ours, row, present)
-        if row.classes and num_classes == len(USED_COCO_IDS) and len(renamed[ours]) == 91:
-            renamed[ours], classes[ours] = _select_classes(renamed[ours], row.classes), row.classes
+        if row.classes and num_classes == NUM_USED and len(renamed[ours]) == NUM_IDS:
+            renamed[ours] = select_rows(renamed[ours], row.classes)
+            classes[ours] = f"{row.classes} {NUM_USED} of {NUM_IDS}"
     added = _implied(dialect, renamed, constants)
     return Translation(
         state=renamed | {name: value for name, (value, _) in added.items()},
@@ -177,31 +180,6 @@ def to_ours(
         added={name: why for name, (_, why) in added.items()},
         unknown=tuple(unknown),
     )
-
-
-def from_ours(dialect: Dialect, state: Mapping[str, Tensor], constants: Mapping[str, int]) -> Translation:
-    """Rename our tensors to a dialect's names, without aliases and dropped tensors; the inverse of :func:`to_ours`.
-
-    Args:
-        dialect: of the result.
-        state: our tensors.
-        constants: what :attr:`Dialect.constants` finds in a file of the result.
-
-    Raises:
-        CheckpointError: a name that no row can make.
-    """
-    renamed, source, unknown = {}, {}, []
-    for name, value in state.items():
-        rows = [row for row in dialect.rows if row.ours is not None and not row.alias]
-        made = [(row, foreign) for row in rows if (foreign := _invert(row, name, constants)) is not None]
-        made = made[: made[0][0].part[1] if made and made[0][0].part else 1]
-        unknown += [] if made else [name]
-        for row, foreign in made:
-            renamed[foreign] = value.chunk(row.part[1])[row.part[0]] if row.part else value
-            source[foreign] = (name,)
-    if unknown:
-        raise CheckpointError(f"{dialect.name}: no rule makes {len(unknown)} tensors: {_listing(unknown)}")
-    return Translation(renamed, source, (), (), {}, {})
 
 
 def _implied(
@@ -227,10 +205,6 @@ def _join(dialect: Dialect, ours: str, row: Row, present: Mapping[int, Tensor]) 
     return present[0] if total == 1 else torch.cat([present[index] for index in range(total)])
 
 
-def _select_classes(value: Tensor, how: str) -> Tensor:
-    return value[list(USED_COCO_IDS)] if how == "gather" else value[: len(USED_COCO_IDS)]
-
-
 def _match(rows: Sequence[Row], name: str, constants: Mapping[str, int]) -> tuple[Row | None, str | None]:
     """The row of a foreign name and our name; (None, None) if no row matches."""
     for row in rows:
@@ -244,18 +218,3 @@ def _match(rows: Sequence[Row], name: str, constants: Mapping[str, int]) -> tupl
         if ours is not None:
             return row, ours
     return None, None
-
-
-def _invert(row: Row, name: str, constants: Mapping[str, int]) -> str | None:
-    """The foreign name of one of ours by this row, or None."""
-    pattern, shifts = compile_template(row.ours, tuple(constants.items()))
-    found = pattern.fullmatch(name)
-    if found is None:
-        return None
-    values = found.groupdict() | {field: str(int(found[field]) - shift) for field, shift in shifts.items()}
-    return None if any(value.startswith("-") for value in values.values()) else fill(row.foreign, values, constants)
-
-
-def _listing(names: Sequence[str], limit: int = 8) -> str:
-    more = f", ... {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
