@@ -7,7 +7,7 @@ import torch
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import Backbone, BasicStem, BottleneckBlock, ResNet
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7, _assert_strides_are_log2_contiguous
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool, _assert_strides_are_log2_contiguous
 from detectron2.modeling.backbone.resnet import BasicBlock, DeformBottleneckBlock
 from torch import nn
 
@@ -159,4 +159,3 @@ def test_pyramid_pieces() -> None:
     x = torch.rand(1, 4, 8, 8)
     (p6,) = LastLevelMaxPool()(x)
     assert torch.equal(p6, x[..., ::2, ::2])
-    assert [tuple(p.shape[1:]) for p in LastLevelP6P7(4, 6)(x)] == [(6, 4, 4), (6, 2, 2)]

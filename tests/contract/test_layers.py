@@ -74,15 +74,6 @@ def test_freezing_a_block() -> None:
     assert before.min() >= 0
 
 
-def test_frozen_batch_norms_thaw() -> None:
-    norm = _trained_batch_norm()
-    frozen = FrozenBatchNorm2d.convert_frozen_batchnorm(nn.Sequential(norm))
-    thawed = FrozenBatchNorm2d.convert_frozenbatchnorm2d_to_batchnorm2d(frozen)
-    x = torch.rand(2, 5, 4, 4)
-    assert isinstance(thawed[0], nn.BatchNorm2d)
-    assert torch.allclose(thawed.eval()(x), norm(x), atol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("norm", "kind"),
     [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.structures import Boxes, BoxMode, ImageList, Instances, pairwise_ioa, pairwise_iou
-from detectron2.structures.boxes import matched_pairwise_iou, pairwise_point_box_distance
+from detectron2.structures.boxes import matched_pairwise_iou
 
 
 @pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor])
@@ -97,9 +97,6 @@ def test_pairwise() -> None:
     assert torch.allclose(matched_pairwise_iou(first[0], second[1]), torch.tensor([0.5]))
     with pytest.raises(AssertionError):
         matched_pairwise_iou(first, second)
-    distances = pairwise_point_box_distance(torch.tensor([[6.0, 7.0]]), second)
-    assert distances.shape == (1, 3, 4)
-    assert distances[0, 0].tolist() == [1, 2, 9, 8]
 
 
 def test_instances() -> None:

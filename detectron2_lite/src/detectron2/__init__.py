@@ -4,13 +4,9 @@
 themselves 0.6.
 """
 
-from __future__ import annotations
-
-from ._subset import VERSION, explain_absent_modules, missing
+from ._subset import VERSION, explain_absent_names, missing
 
 __version__ = VERSION
 __lite__ = True
-
 __getattr__ = missing(__name__)
-
-explain_absent_modules()
+explain_absent_names()

@@ -9,7 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 VERSION = "0.6+lite.1"
@@ -23,16 +25,15 @@ _PARAGRAPHS = Path(__file__).with_name("_left_out.txt").read_text(encoding="utf-
 LEFT_OUT = {module: frozenset(names.split()) for module, _, names in (p.partition(":") for p in _PARAGRAPHS)}
 
 
-def missing(module: str) -> Callable[[str], Any]:
+def missing(module: str) -> Callable[[str], NoReturn]:
     """Return the ``__getattr__`` of a module, which explains the absence of the names in ``LEFT_OUT[module]``.
 
     The function raises ImportError for those names only. Any other attribute is an ordinary AttributeError: pickle
     asks every loaded module for the name of an object that does not know its own module, and expects no more than that.
     """
-    left_out = LEFT_OUT.get(module, frozenset())
 
     def __getattr__(name: str) -> NoReturn:
-        if name in left_out:
+        if name in LEFT_OUT[module]:
             raise ImportError(
                 f"{module}.{name} is not part of this detectron2 ({VERSION}, a maintained subset). {_WAY_OUT}",
                 name=module,
@@ -42,18 +43,30 @@ def missing(module: str) -> Callable[[str], Any]:
     return __getattr__
 
 
-class _AbsentModules(MetaPathFinder):
-    """The last finder asked: turns a missing ``detectron2.*`` module into an explanation."""
+class _SubsetFinder(MetaPathFinder):
+    """Finds ``detectron2.*``: gives the modules in ``LEFT_OUT`` their ``__getattr__``, and explains absent ones."""
 
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
-        if fullname.startswith("detectron2."):
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if not fullname.startswith("detectron2."):
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is None:
             raise ModuleNotFoundError(
                 f"No module named {fullname!r} in this detectron2 ({VERSION}, a maintained subset). {_WAY_OUT}",
                 name=fullname,
             )
+        if fullname in LEFT_OUT:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                module.__getattr__ = missing(fullname)
+                execute(module)
+
+            spec.loader.exec_module = exec_module
+        return spec
 
 
-def explain_absent_modules() -> None:
+def explain_absent_names() -> None:
     """Install the finder once per process."""
-    if not any(type(finder).__name__ == _AbsentModules.__name__ for finder in sys.meta_path):
-        sys.meta_path.append(_AbsentModules())
+    if not any(type(finder).__name__ == _SubsetFinder.__name__ for finder in sys.meta_path):
+        sys.meta_path.insert(0, _SubsetFinder())

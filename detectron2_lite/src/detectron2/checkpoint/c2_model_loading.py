@@ -7,10 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from detectron2._subset import missing
 from fvcore.common.checkpoint import _group_checkpoint_keys, _group_to_str
-
-__getattr__ = missing(__name__)
 
 # Caffe2 (Detectron 1) backbones to ours; applied in this order, after "_" has become ".".
 _CAFFE2_RENAMES = tuple(

@@ -19,8 +19,6 @@ from torch.nn.parallel import DistributedDataParallel
 from ._files import load_pickle, load_torch
 from .c2_model_loading import align_and_update_state_dicts
 
-__all__ = ["DetectionCheckpointer"]
-
 
 class DetectionCheckpointer(Checkpointer):
     """fvcore's Checkpointer, which also reads model zoo files and files that only the main process can see.
@@ -145,9 +143,7 @@ class DetectionCheckpointer(Checkpointer):
         _adapt(self.model, state, by_suffix=by_suffix)
         if by_suffix:
             checkpoint["model"] = align_and_update_state_dicts(
-                self.model.state_dict(),
-                state,
-                c2_conversion=checkpoint.get("__author__") == "Caffe2",
+                self.model.state_dict(), state, c2_conversion=checkpoint.get("__author__") == "Caffe2"
             )
         incompatible = super()._load_model(checkpoint)
         # Old files lack these two; the config has set them.

@@ -14,7 +14,6 @@ import pathlib
 import sys
 import types
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -78,10 +77,6 @@ def _resolve(node: yaml.Node, name: str) -> Any:
         raise _error(node, str(error)) from error
 
 
-def _construct_name(loader: _Loader, name: str, node: yaml.Node) -> Any:
-    return _resolve(node, name)
-
-
 def _construct_tuple(loader: _Loader, node: yaml.Node) -> tuple[Any, ...]:
     return tuple(loader.construct_sequence(node, deep=True))
 
@@ -99,28 +94,21 @@ def _construct_dataclass(loader: _Loader, name: str, node: yaml.Node) -> Any:
 
 def _construct_call(loader: _Loader, name: str, node: yaml.Node) -> Any:
     function = _resolve(node, name)
-    build = _builder(function)
-    if build is None:
+    # Constructors that do nothing but hold their arguments.
+    harmless = isinstance(function, type) and issubclass(function, (enum.Enum, pathlib.PurePath))
+    if not harmless and function not in (OrderedDict, functools.partial):
         raise _error(node, f"reading a YAML config does not call {name}; describe the call as '_target_: {name}'")
     if isinstance(node, yaml.SequenceNode):
-        return build(*loader.construct_sequence(node, deep=True))
+        return function(*loader.construct_sequence(node, deep=True))
     call = loader.construct_mapping(node, deep=True)
     if function is functools.partial:
         wrapped, args, keywords, _ = call["state"]
         return functools.partial(wrapped, *args, **keywords)
-    return build(*call.get("args", ()), **call.get("kwds", {}))
-
-
-def _builder(function: Any) -> Callable[..., Any] | None:
-    """``function`` if it is a constructor that does nothing but hold its arguments, else None."""
-    harmless = (enum.Enum, pathlib.PurePath)
-    if isinstance(function, type) and (issubclass(function, harmless) or function in (OrderedDict, functools.partial)):
-        return function
-    return None
+    return function(*call.get("args", ()), **call.get("kwds", {}))
 
 
 _Loader.add_constructor(f"{_TAG}tuple", _construct_tuple)
-_Loader.add_multi_constructor(f"{_TAG}name:", _construct_name)
+_Loader.add_multi_constructor(f"{_TAG}name:", lambda loader, name, node: _resolve(node, name))
 _Loader.add_multi_constructor(f"{_TAG}object:", _construct_dataclass)
 _Loader.add_multi_constructor(f"{_TAG}object/apply:", _construct_call)
 _Loader.add_multi_constructor(f"{_TAG}object/new:", _construct_call)

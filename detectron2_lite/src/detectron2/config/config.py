@@ -7,14 +7,9 @@ import inspect
 from collections.abc import Callable
 from typing import IO, Any
 
-from detectron2._subset import missing
 from detectron2.utils.file_io import PathManager
 from fvcore.common.config import CfgNode as _CfgNode
 from omegaconf import DictConfig
-
-__all__ = ["CfgNode", "configurable"]
-
-__getattr__ = missing(__name__)
 
 
 class CfgNode(_CfgNode):

@@ -10,8 +10,6 @@ from typing import Any
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-__all__ = ["instantiate"]
-
 
 def instantiate(cfg: Any) -> Any:
     """Call every ``_target_`` found in ``cfg``, innermost first.

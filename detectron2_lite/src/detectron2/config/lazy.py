@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from detectron2.utils.file_io import PathManager
@@ -15,8 +15,6 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, SCMode
 
 from . import _yaml
 from ._python import as_config, run_config_file
-
-__all__ = ["LazyCall", "LazyConfig"]
 
 
 class LazyCall:
@@ -72,13 +70,13 @@ class LazyConfig:
                 content = OmegaConf.create(_yaml.load(f), flags={"allow_objects": True})
         else:
             raise ValueError(f"Config file {filename} has to be a Python (.py) or YAML (.yaml, .yml) file.")
+        if isinstance(keys, str):
+            return LazyConfig.load(filename, (keys,))[0]
         if keys is not None:
-            names = (keys,) if isinstance(keys, str) else tuple(keys)
-            for name in names:
+            for name in keys:
                 if name not in content:
                     raise KeyError(f"Config file {filename} does not define {name!r}.")
-            values = tuple(as_config(content[name]) for name in names)
-            return values[0] if isinstance(keys, str) else values
+            return tuple(as_config(content[name]) for name in keys)
         if extension != ".py":
             return content
         public = {
@@ -105,22 +103,16 @@ class LazyConfig:
         """
         logger = logging.getLogger(__name__)
         try:
-            container = OmegaConf.to_container(
-                cfg if OmegaConf.is_config(cfg) else as_config(cfg),
-                resolve=False,
-                structured_config_mode=SCMode.INSTANTIATE,
-            )
+            container = OmegaConf.to_container(as_config(cfg), resolve=False, structured_config_mode=SCMode.INSTANTIATE)
             text = _yaml.dump(_name_targets(container))
             with PathManager.open(filename, "w") as f:
                 f.write(text)
-            culprits = list(_unloadable(container)) if not _loads(text) else None
+            if _loads(text):
+                return
+            why = f"because of {', '.join(_unloadable(container))} (give it a name in an importable module)"
+            logger.warning("%s is for reading and cannot be loaded again %s.", filename, why)
         except Exception:
             logger.exception("The config cannot be written as YAML")
-            culprits = []
-        if culprits is None:
-            return
-        where = f" because of {', '.join(culprits)} (give it a name in an importable module)" if culprits else ""
-        logger.warning("%s is for reading and cannot be loaded again%s.", filename, where)
         try:
             import cloudpickle
 
@@ -192,14 +184,10 @@ def _loads(text: str) -> bool:
     return True
 
 
-def _unloadable(value: Any, path: str = "") -> Iterable[str]:
-    if isinstance(value, dict):
-        children: Iterable[tuple[Any, Any]] = value.items()
-    elif isinstance(value, list):
-        children = enumerate(value)
-    else:
-        if not _loads(_yaml.dump(value)):
-            yield f"{path}={value!r}"
-        return
-    for key, item in children:
-        yield from _unloadable(item, f"{path}.{key}" if path else str(key))
+def _unloadable(value: Any, path: str = "") -> Iterator[str]:
+    """``path=value`` of the leaves that YAML does not bring back."""
+    if isinstance(value, (dict, list)):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _unloadable(item, f"{path}.{key}" if path else str(key))
+    elif not _loads(_yaml.dump(value)):
+        yield f"{path}={value!r}"

@@ -1,7 +1,5 @@
 """Data sets, transforms and loaders. Importing this registers the standard COCO splits."""
 
-from detectron2._subset import missing
-
 from . import transforms
 from .build import (
     build_batch_data_loader,
@@ -15,23 +13,3 @@ from .common import DatasetFromList, MapDataset, ToIterableDataset
 from .dataset_mapper import DatasetMapper
 
 from . import datasets, samplers  # isort: skip -- needs the catalogs above
-
-__all__ = [
-    "DatasetCatalog",
-    "DatasetFromList",
-    "DatasetMapper",
-    "MapDataset",
-    "Metadata",
-    "MetadataCatalog",
-    "ToIterableDataset",
-    "build_batch_data_loader",
-    "build_detection_test_loader",
-    "build_detection_train_loader",
-    "datasets",
-    "get_detection_dataset_dicts",
-    "print_instances_class_histogram",
-    "samplers",
-    "transforms",
-]
-
-__getattr__ = missing(__name__)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2._subset import missing
 from detectron2.utils.comm import get_world_size
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import log_first_n
@@ -20,14 +19,6 @@ from .catalog import DatasetCatalog, MetadataCatalog
 from .common import AspectRatioGroupedDataset, DatasetFromList, MapDataset, ToIterableDataset
 from .detection_utils import check_metadata_consistency
 from .samplers import InferenceSampler, TrainingSampler
-
-__all__ = [
-    "build_batch_data_loader",
-    "build_detection_test_loader",
-    "build_detection_train_loader",
-    "get_detection_dataset_dicts",
-    "print_instances_class_histogram",
-]
 
 logger = logging.getLogger(__name__)
 
@@ -287,6 +278,3 @@ def trivial_batch_collator(batch: list) -> list:
 def worker_init_reset_seed(worker_id: int) -> None:
     """Seed all generators of a worker from torch's, which data loaders seed by worker and epoch."""
     seed_all_rng(torch.initial_seed() % 2**31 + worker_id)
-
-
-__getattr__ = missing(__name__)

@@ -8,8 +8,6 @@ from collections import UserDict
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["DatasetCatalog", "Metadata", "MetadataCatalog"]
-
 
 class _Catalog(UserDict):
     def list(self) -> list[str]:
@@ -46,8 +44,6 @@ class _DatasetCatalog(_Catalog):
 
     def __repr__(self) -> str:
         return f"DatasetCatalog(registered datasets: {', '.join(self)})"
-
-    __str__ = __repr__
 
 
 class Metadata(types.SimpleNamespace):
@@ -96,8 +92,6 @@ class _MetadataCatalog(_Catalog):
 
     def __repr__(self) -> str:
         return f"MetadataCatalog(registered metadata: {', '.join(self)})"
-
-    __str__ = __repr__
 
 
 DatasetCatalog = _DatasetCatalog()

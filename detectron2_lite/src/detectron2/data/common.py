@@ -14,8 +14,6 @@ import torch
 from detectron2.utils.serialize import PicklableWrapper
 from torch.utils import data
 
-__all__ = ["AspectRatioGroupedDataset", "DatasetFromList", "MapDataset", "ToIterableDataset"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -12,8 +12,6 @@ import torch
 from . import detection_utils as utils
 from . import transforms as T
 
-__all__ = ["DatasetMapper"]
-
 logger = logging.getLogger(__name__)
 
 

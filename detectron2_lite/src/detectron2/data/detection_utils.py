@@ -8,40 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2._subset import missing
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks, polygons_to_bitmask
 from detectron2.utils.file_io import PathManager
-from PIL import Image
+from PIL import Image, ImageOps
 
 from . import transforms as T
 from .catalog import MetadataCatalog
-
-__all__ = [
-    "SizeMismatchError",
-    "annotations_to_instances",
-    "check_image_size",
-    "convert_image_to_rgb",
-    "filter_empty_instances",
-    "read_image",
-    "transform_instance_annotations",
-]
 
 logger = logging.getLogger(__name__)
 
 # https://en.wikipedia.org/wiki/Y%E2%80%B2UV#SDTV_with_BT.470
 _RGB_TO_YUV = np.array([[0.299, 0.587, 0.114], [-0.14713, -0.28886, 0.436], [0.615, -0.51499, -0.10001]])
 _YUV_TO_RGB = np.array([[1.0, 0.0, 1.13983], [1.0, -0.39465, -0.58060], [1.0, 2.03211, 0.0]])
-
-_EXIF_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class SizeMismatchError(ValueError):
@@ -78,10 +56,9 @@ def convert_image_to_rgb(image: np.ndarray | torch.Tensor, format: str) -> np.nd
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        orientation = image.getexif().get(_EXIF_ORIENTATION)
+        return ImageOps.exif_transpose(image)
     except Exception:  # Pillow raises many kinds of errors on broken EXIF data, which must not cost the image
         return image
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def read_image(file_name: str, format: str | None = None) -> np.ndarray:
@@ -289,6 +266,3 @@ def get_fed_loss_cls_weights(dataset_names: str | Sequence[str], freq_weight_pow
     check_metadata_consistency("class_image_count", names)
     counts = sorted(MetadataCatalog.get(names[0]).class_image_count, key=lambda entry: entry["id"])
     return torch.tensor([entry["image_count"] for entry in counts]).float() ** freq_weight_power
-
-
-__getattr__ = missing(__name__)

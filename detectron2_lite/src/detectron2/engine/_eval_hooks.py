@@ -121,22 +121,11 @@ class BestCheckpointer(HookBase):
                 logger.warning("The metric %s was not stored; no best model is saved by it.", self._val_metric)
             return
         value, iteration = latest
-        if not self._is_better(value):
-            logger.info(
-                "%s is %0.5f, not better than %s @ iteration %s; not saved.",
-                self._val_metric,
-                value,
-                self.best_metric,
-                self.best_iter,
-            )
+        better = self._is_better(value)
+        verdict, best = "better" if better else "not better", f"{self.best_metric} @ iteration {self.best_iter}"
+        logger.info("%s is %0.5f, %s than %s.", self._val_metric, value, verdict, best)
+        if not better:
             return
-        logger.info(
-            "%s is %0.5f, better than %s @ iteration %s: saving the model.",
-            self._val_metric,
-            value,
-            self.best_metric,
-            self.best_iter,
-        )
         self.best_metric, self.best_iter = value, iteration
         self._checkpointer.save(self._file_prefix, iteration=iteration)
         if self._checkpointer.save_dir and self._checkpointer.save_to_disk:

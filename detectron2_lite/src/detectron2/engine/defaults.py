@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from detectron2._subset import missing
 from detectron2.config import LazyConfig
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
@@ -23,8 +22,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 __all__ = ["create_ddp_model", "default_argument_parser", "default_setup", "default_writers"]
-
-__getattr__ = missing(__name__)
 
 
 def create_ddp_model(model: nn.Module, *, fp16_compression: bool = False, **kwargs: Any) -> nn.Module:

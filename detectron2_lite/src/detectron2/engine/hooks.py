@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from detectron2._subset import missing
 from detectron2.solver import LRMultiplier
 from detectron2.utils.events import EventWriter
 from fvcore.common.checkpoint import PeriodicCheckpointer as _PeriodicCheckpointer
@@ -34,7 +33,6 @@ __all__ = [
     "TorchProfiler",
 ]
 
-__getattr__ = missing(__name__)
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2._subset import missing
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_json
 from detectron2.structures import BoxMode, Instances
@@ -239,6 +238,3 @@ def instances_to_coco_json(instances: Instances, img_id: int) -> list[dict]:
             rle = coco_mask.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
             result["segmentation"] = rle | {"counts": rle["counts"].decode("ascii")}
     return results
-
-
-__getattr__ = missing(__name__)

@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from detectron2._subset import missing
 from detectron2.utils.comm import get_world_size, is_main_process
 from detectron2.utils.logger import log_every_n_seconds
 from torch import nn
@@ -172,6 +171,3 @@ def inference_context(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-__getattr__ = missing(__name__)

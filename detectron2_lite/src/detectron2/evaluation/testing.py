@@ -6,8 +6,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from detectron2._subset import missing
-
 logger = logging.getLogger(__name__)
 
 
@@ -37,6 +35,3 @@ def flatten_results_dict(results: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
-
-
-__getattr__ = missing(__name__)

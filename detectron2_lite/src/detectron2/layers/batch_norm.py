@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from detectron2._subset import missing
 from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -61,26 +60,9 @@ class FrozenBatchNorm2d(nn.Module):
             frozen.running_var.data = module.running_var.data
             frozen.num_batches_tracked = module.num_batches_tracked
             return frozen
-        return _replace_children(module, cls.convert_frozen_batchnorm)
-
-    @classmethod
-    def convert_frozenbatchnorm2d_to_batchnorm2d(cls, module: nn.Module) -> nn.Module:
-        """The reverse of :meth:`convert_frozen_batchnorm`, with copied statistics."""
-        if isinstance(module, FrozenBatchNorm2d):
-            norm = nn.BatchNorm2d(module.num_features, module.eps)
-            for name in ("weight", "bias", "running_mean", "running_var"):
-                getattr(norm, name).data = getattr(module, name).detach().clone()
-            norm.num_batches_tracked = module.num_batches_tracked
-            return norm
-        return _replace_children(module, cls.convert_frozenbatchnorm2d_to_batchnorm2d)
-
-
-def _replace_children(module: nn.Module, convert: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    for name, child in module.named_children():
-        converted = convert(child)
-        if converted is not child:
-            module.add_module(name, converted)
-    return module
+        for name, child in module.named_children():
+            module.add_module(name, cls.convert_frozen_batchnorm(child))
+        return module
 
 
 class NaiveSyncBatchNorm(nn.BatchNorm2d):
@@ -170,6 +152,3 @@ def get_norm(norm: str | Callable[[int], nn.Module] | None, out_channels: int) -
             raise KeyError(f"Unknown norm {norm!r}; use one of {sorted(_NORMS)}, '' or a callable")
         norm = _NORMS[norm]
     return norm(out_channels)
-
-
-__getattr__ = missing(__name__)

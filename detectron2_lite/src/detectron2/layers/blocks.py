@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from detectron2._subset import missing
 from torch import nn
 
 from .batch_norm import FrozenBatchNorm2d
@@ -28,6 +27,3 @@ class CNNBlockBase(nn.Module):
             parameter.requires_grad = False
         FrozenBatchNorm2d.convert_frozen_batchnorm(self)
         return self
-
-
-__getattr__ = missing(__name__)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from detectron2._subset import missing
 from torch import Tensor
-
-__all__ = ["batched_nms", "nms"]
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -31,6 +28,3 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
     from torchvision.ops import batched_nms
 
     return batched_nms(boxes.float(), scores, idxs, iou_threshold)
-
-
-__getattr__ = missing(__name__)

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import os
 
-from detectron2._subset import missing
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
-
-__all__ = ["get_config", "get_config_file"]
-
-__getattr__ = missing(__name__)
 
 _ROOT = os.path.join(os.path.dirname(__file__), "configs")
 

@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from detectron2._subset import missing
 from torch import nn
-
-__all__ = ["get_default_optimizer_params", "reduce_param_groups"]
-
-__getattr__ = missing(__name__)
 
 _NORMS = (
     nn.modules.batchnorm._BatchNorm,

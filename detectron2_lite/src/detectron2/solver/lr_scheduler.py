@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from detectron2._subset import missing
 from fvcore.common.param_scheduler import (
     CompositeParamScheduler,
     ConstantParamScheduler,
@@ -13,10 +12,6 @@ from fvcore.common.param_scheduler import (
     ParamScheduler,
 )
 from torch.optim.lr_scheduler import LRScheduler
-
-__all__ = ["LRMultiplier", "LRScheduler", "WarmupParamScheduler"]
-
-__getattr__ = missing(__name__)
 
 
 class WarmupParamScheduler(CompositeParamScheduler):

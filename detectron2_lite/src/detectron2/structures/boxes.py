@@ -204,12 +204,6 @@ def pairwise_ioa(boxes1: Boxes, boxes2: Boxes) -> Tensor:
     return torch.where(intersection > 0, intersection / boxes2.area(), intersection.new_zeros(1))
 
 
-def pairwise_point_box_distance(points: Tensor, boxes: Boxes) -> Tensor:
-    """Distances from points (N, 2) to the left, top, right and bottom edges of M boxes, (N, M, 4), positive inside."""
-    points, boxes_ = points[:, None], boxes.tensor
-    return torch.cat((points - boxes_[:, :2], boxes_[:, 2:] - points), dim=-1)
-
-
 def matched_pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
     """Intersection over union of row i with row i, (N,).
 

@@ -123,12 +123,8 @@ class Instances:
             result.set(name, merged)
         return result
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         height, width = self._image_size
         fields = ", ".join(f"{name}: {value}" for name, value in self._fields.items())
-        return (
-            f"{type(self).__name__}(num_instances={len(self)}, image_height={height}, image_width={width}, "
-            f"fields=[{fields}])"
-        )
-
-    __repr__ = __str__
+        size = f"num_instances={len(self)}, image_height={height}, image_width={width}"
+        return f"{type(self).__name__}({size}, fields=[{fields}])"

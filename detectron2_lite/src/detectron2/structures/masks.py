@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2._subset import missing
 from torch import Tensor
 
 from .boxes import Boxes
@@ -192,6 +191,3 @@ def _check_polygons(of_object: list) -> list[np.ndarray]:
         if len(array) % 2 != 0 or len(array) < 6:
             raise ValueError(f"A polygon has an even number of coordinates, at least 6; got {len(array)}")
     return arrays
-
-
-__getattr__ = missing(__name__)

@@ -38,10 +38,7 @@ class VisImage:
         self.fig = Figure(frameon=False)
         self.dpi = self.fig.get_dpi()
         # matplotlib truncates to whole pixels: the margin keeps rounding errors from costing one
-        self.fig.set_size_inches(
-            (self.width * scale + 1e-2) / self.dpi,
-            (self.height * scale + 1e-2) / self.dpi,
-        )
+        self.fig.set_size_inches((self.width * scale + 1e-2) / self.dpi, (self.height * scale + 1e-2) / self.dpi)
         self.canvas = FigureCanvasAgg(self.fig)
         self.ax = self.fig.add_axes([0.0, 0.0, 1.0, 1.0])
         self.ax.axis("off")

@@ -6,22 +6,17 @@ Instances; an adapter stands in between. fvcore counts one multiply-add as one F
 
 from __future__ import annotations
 
-import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from detectron2._fvcore_nn import fvcore_nn
+from detectron2.evaluation import inference_context
 from torch import Tensor, nn
 
-__all__ = [
-    "FlopCountAnalysis",
-    "activation_count_operators",
-    "find_unused_parameters",
-    "flop_count_operators",
-    "parameter_count",
-    "parameter_count_table",
-]
+with warnings.catch_warnings():  # of the TorchScript functions that fvcore compiles on import
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import fvcore.nn as fvcore_nn
 
 parameter_count = fvcore_nn.parameter_count
 parameter_count_table = fvcore_nn.parameter_count_table
@@ -44,9 +39,8 @@ class _TensorAdapter(nn.Module):
 
     def __init__(self, model: nn.Module, inputs: Any) -> None:
         super().__init__()
-        self.model = (
-            model.module if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else model
-        )
+        wrapped = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+        self.model = model.module if wrapped else model
         self.inputs = inputs if isinstance(inputs, tuple) else (inputs,)
         self.flattened_inputs = tuple(_tensors(self.inputs))
 
@@ -85,16 +79,6 @@ def _replace_tensors(value: Any, replace: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
 class FlopCountAnalysis(fvcore_nn.FlopCountAnalysis):
     """``fvcore.nn.FlopCountAnalysis`` for models with structured inputs and outputs.
 
@@ -111,7 +95,7 @@ class FlopCountAnalysis(fvcore_nn.FlopCountAnalysis):
 
 def flop_count_operators(model: nn.Module, inputs: list[dict[str, Any]]) -> dict[str, float]:
     """GFLOPs by operator, in evaluation mode; for a detector they depend on the input, so average over several."""
-    with _evaluating(model):
+    with inference_context(model):
         counts = FlopCountAnalysis(model, inputs).by_operator()
     return {name: count / 1e9 for name, count in counts.items()}
 
@@ -126,7 +110,7 @@ def activation_count_operators(model: nn.Module, inputs: list[dict[str, Any]], *
     """
     assert len(inputs) == 1, f"Activations are counted for one image, got {len(inputs)}"
     supported = {name: lambda inputs, outputs: {} for name in _IGNORED_OPS} | kwargs.pop("supported_ops", {})
-    with _evaluating(model), torch.no_grad():
+    with inference_context(model), torch.no_grad():
         adapter = _TensorAdapter(model, [{"image": inputs[0]["image"]}])
         counts, _ = fvcore_nn.activation_count(adapter, adapter.flattened_inputs, supported_ops=supported, **kwargs)
     return counts

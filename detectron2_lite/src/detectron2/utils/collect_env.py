@@ -11,8 +11,6 @@ from collections import defaultdict
 import torch
 from tabulate import tabulate
 
-__all__ = ["collect_env_info"]
-
 _PACKAGES = ("numpy", "torchvision", "Pillow", "fvcore", "iopath", "omegaconf", "hydra-core", "pycocotools", "timm")
 
 

@@ -6,8 +6,6 @@ import random
 
 import numpy as np
 
-__all__ = ["colormap", "random_color", "random_colors"]
-
 # red green blue in thousandths
 _TABLE = """
 0 447 741, 850 325 98, 929 694 125, 494 184 556, 466 674 188, 301 745 933, 635 78 184, 300 300 300, 600 600 600,

@@ -7,8 +7,6 @@ from typing import IO, Any
 from iopath.common.file_io import HTTPURLHandler, OneDrivePathHandler, PathHandler
 from iopath.common.file_io import PathManager as _PathManager
 
-__all__ = ["PathHandler", "PathManager"]
-
 # An instance of its own: handlers registered here do not leak into other libraries, nor theirs into ours.
 PathManager = _PathManager()
 

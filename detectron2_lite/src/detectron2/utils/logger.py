@@ -16,8 +16,6 @@ from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 from termcolor import colored
 
-__all__ = ["create_small_table", "log_every_n", "log_every_n_seconds", "log_first_n", "setup_logger"]
-
 _DATE_FORMAT = "%m/%d %H:%M:%S"
 _REMOTE_BUFFER_BYTES = 1024 * 1024  # fewer, larger writes where each one is a request
 

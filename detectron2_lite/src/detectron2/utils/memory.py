@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["retry_if_cuda_oom"]
-
 
 def retry_if_cuda_oom(func: Callable[..., Any]) -> Callable[..., Any]:
     """Make ``func`` survive a CUDA out-of-memory error.

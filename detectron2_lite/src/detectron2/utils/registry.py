@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import Any
 
-from fvcore.common.registry import Registry
-
-__all__ = ["Registry", "locate"]
+from fvcore.common.registry import Registry as Registry
 
 
 def locate(name: str) -> Any:
@@ -27,16 +26,13 @@ def locate(name: str) -> Any:
         except ModuleNotFoundError as error:
             # Either module_name itself or a parent of it is absent: try a shorter prefix. If it is some other
             # module, then module_name exists and one of its own imports is broken.
-            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            if not f"{module_name}.".startswith(f"{error.name}."):
                 raise
             continue
-        for index, attribute in enumerate(parts[length:], start=length):
-            try:
-                found = getattr(found, attribute)
-            except AttributeError as error:
-                owner = ".".join(parts[:index])
-                raise ImportError(f"Cannot locate {name!r}: {owner} has no attribute {attribute!r}.") from error
-        return found
+        try:
+            return functools.reduce(getattr, parts[length:], found)
+        except AttributeError as error:
+            raise ImportError(f"Cannot locate {name!r}: {error}.") from error
     raise ImportError(f"Cannot locate {name!r}: there is no module {parts[0]!r}.")
 
 

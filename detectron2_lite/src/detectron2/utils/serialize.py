@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["PicklableWrapper"]
-
 
 class PicklableWrapper:
     """A callable (a lambda, a closure) that can be sent to another process; otherwise it behaves as ``obj`` itself."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from detectron2._subset import missing
 from detectron2.structures import Instances
 
 from .colormap import random_color, random_colors
@@ -147,6 +146,3 @@ class VideoVisualizer:
 def _to_xywh(box: Sequence[float]) -> list[float]:
     x0, y0, x1, y1 = box
     return [x0, y0, x1 - x0, y1 - y0]
-
-
-__getattr__ = missing(__name__)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2._subset import missing
 from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
@@ -16,8 +15,6 @@ from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMa
 from ._canvas import DrawingPrimitives, VisImage, change_brightness
 from ._generic_mask import GenericMask
 from .colormap import random_color
-
-__all__ = ["ColorMode", "GenericMask", "VisImage", "Visualizer", "random_color"]
 
 _SMALL_OBJECT_AREA = 1000  # pixels; labels of smaller objects go beside them
 _KEYPOINT_THRESHOLD = 0.05
@@ -293,6 +290,3 @@ class Visualizer(DrawingPrimitives):
     def get_output(self) -> VisImage:
         """The canvas."""
         return self.output
-
-
-__getattr__ = missing(__name__)

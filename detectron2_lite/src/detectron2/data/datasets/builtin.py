@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-from detectron2._subset import missing
-
 from .builtin_meta import _get_builtin_metadata
 from .coco import register_coco_instances
 
@@ -38,5 +36,3 @@ def register_all_coco(root: str) -> None:
 
 
 register_all_coco(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))
-
-__getattr__ = missing(__name__)

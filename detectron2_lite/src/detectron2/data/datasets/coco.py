@@ -12,14 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from detectron2._subset import missing
 from detectron2.structures import BoxMode, PolygonMasks
 from detectron2.utils.file_io import PathManager
 from fvcore.common.timer import Timer
 
 from ..catalog import DatasetCatalog, Metadata, MetadataCatalog
-
-__all__ = ["convert_to_coco_json", "load_coco_json", "load_sem_seg", "register_coco_instances"]
 
 logger = logging.getLogger(__name__)
 
@@ -292,6 +289,3 @@ def register_coco_instances(
     if name not in DatasetCatalog:
         DatasetCatalog.register(name, lambda: load_coco_json(json_file, image_root, name))
     MetadataCatalog.get(name).set(json_file=json_file, image_root=image_root, evaluator_type="coco", **metadata)
-
-
-__getattr__ = missing(__name__)

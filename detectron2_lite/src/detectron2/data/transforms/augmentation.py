@@ -104,8 +104,6 @@ class Augmentation:
                 shown.append(f"{name}={text if chr(10) not in text else '...'}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
-    __str__ = __repr__
-
 
 class _FixedTransform(Augmentation):
     def __init__(self, tfm: Transform) -> None:
@@ -120,8 +118,6 @@ class _FixedTransform(Augmentation):
 
     def __repr__(self) -> str:
         return repr(self.tfm)
-
-    __str__ = __repr__
 
 
 def _transform_to_aug(tfm_or_aug: Transform | Augmentation) -> Augmentation:
@@ -141,8 +137,6 @@ class AugmentationList(Augmentation):
 
     def __repr__(self) -> str:
         return f"AugmentationList[{', '.join(map(str, self.augs))}]"
-
-    __str__ = __repr__
 
 
 class AugInput:

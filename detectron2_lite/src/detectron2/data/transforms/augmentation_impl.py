@@ -9,12 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from fvcore.transforms.transform import (
-    HFlipTransform,
-    NoOpTransform,
-    Transform,
-    VFlipTransform,
-)
+from fvcore.transforms.transform import HFlipTransform, NoOpTransform, Transform, VFlipTransform
 from PIL import Image
 
 from ._color import RandomBrightness, RandomContrast, RandomLighting, RandomSaturation

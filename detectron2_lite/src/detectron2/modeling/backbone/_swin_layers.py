@@ -29,18 +29,6 @@ def _from_windows(windows: Tensor, size: int, height: int, width: int) -> Tensor
     return x.transpose(2, 3).reshape(-1, height, width, windows.shape[-1])
 
 
-class Mlp(nn.Module):
-    def __init__(self, dim: int, hidden_dim: int, drop: float) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden_dim, dim)
-        self.drop = nn.Dropout(drop)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
-
-
 class WindowAttention(nn.Module):
     """Multi-head self-attention within windows with a learned bias per relative position (section 3.2)."""
 
@@ -105,19 +93,16 @@ class Block(nn.Module):
         norm_layer: Callable[[int], nn.Module],
         **attention: Any,
     ) -> None:
+        from timm.layers import DropPath, Mlp  # slow to import
+
         super().__init__()
         self.window_size = window_size
         self.shift = shift
         self.norm1 = norm_layer(dim)
         self.attn = WindowAttention(dim, window_size, num_heads, drop=drop, **attention)
-        if drop_path > 0:
-            from timm.layers import DropPath
-
-            self.drop_path = DropPath(drop_path)
-        else:
-            self.drop_path = nn.Identity()
+        self.drop_path = DropPath(drop_path)
         self.norm2 = norm_layer(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=drop)
 
     def forward(self, x_BHWC: Tensor, mask_KNN: Tensor) -> Tensor:
         height, width = x_BHWC.shape[1:3]

@@ -7,8 +7,6 @@ from abc import ABCMeta, abstractmethod
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
-__all__ = ["Backbone"]
-
 
 class Backbone(nn.Module, metaclass=ABCMeta):
     """A network from images to named feature maps.

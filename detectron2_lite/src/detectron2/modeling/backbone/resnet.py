@@ -9,24 +9,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import fvcore.nn.weight_init as weight_init
 import torch
 import torch.nn.functional as F
-from detectron2._subset import missing
 from detectron2.layers import CNNBlockBase, Conv2d, get_norm
 from torch import Tensor, nn
 
 from .backbone import Backbone
-
-__all__ = [
-    "BasicBlock",
-    "BasicStem",
-    "BottleneckBlock",
-    "DeformBottleneckBlock",
-    "ResNet",
-    "ResNetBlockBase",
-    "make_stage",
-]
 
 Norm = str | Callable[[int], nn.Module]
 ResNetBlockBase = CNNBlockBase
@@ -36,6 +24,10 @@ _BLOCKS_PER_STAGE = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: Norm, **kwargs: Any) -> Conv2d:
     return Conv2d(in_channels, out_channels, kernel_size, bias=False, norm=get_norm(norm, out_channels), **kwargs)
+
+
+def _msra_fill(conv: nn.Module) -> None:
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
 
 
 class _ResidualBlock(CNNBlockBase):
@@ -49,7 +41,7 @@ class _ResidualBlock(CNNBlockBase):
     def _init_weights(self, *convs: nn.Module) -> None:
         for conv in (*convs, self.shortcut):
             if conv is not None:
-                weight_init.c2_msra_fill(conv)
+                _msra_fill(conv)
 
     def _residual(self, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -180,7 +172,7 @@ class BasicStem(CNNBlockBase):
     def __init__(self, in_channels: int = 3, out_channels: int = 64, norm: Norm = "BN") -> None:
         super().__init__(in_channels, out_channels, 4)
         self.conv1 = _conv(in_channels, out_channels, 7, norm, stride=2, padding=3)
-        weight_init.c2_msra_fill(self.conv1)
+        _msra_fill(self.conv1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) to (B, out_channels, H / 4, W / 4)."""
@@ -336,6 +328,3 @@ class ResNet(Backbone):
 def make_stage(*args: Any, **kwargs: Any) -> list[CNNBlockBase]:
     """Old spelling of :meth:`ResNet.make_stage`."""
     return ResNet.make_stage(*args, **kwargs)
-
-
-__getattr__ = missing(__name__)
