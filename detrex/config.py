@@ -21,6 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from detrex.compat.names import is_original_config
 from detrex.config_check import (
     ConfigError,
     ConfigKeyError,
@@ -71,6 +72,7 @@ def find_config(name: str | os.PathLike) -> Path:
 def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
     """Load a ``.py`` or ``.yaml`` config and apply command-line overrides to it.
 
+    A config of the original detrex is rewritten by ``detrex.compat``; overrides go by its own keys.
     A config is a program and runs when loaded; load only what you trust.
 
     Raises:
@@ -79,6 +81,10 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictC
     path = find_config(path)
     if path.suffix not in (".py", ".yaml", ".yml"):
         raise ConfigError(f"config file {path} must end in .py, .yaml or .yml")
+    if is_original_config(path):
+        from detrex.compat.original import load_original_config  # which stands on this module
+
+        return load_original_config(path, overrides)
     original_import = builtins.__import__
     try:
         cfg = LazyConfig.load(str(path))

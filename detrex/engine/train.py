@@ -17,7 +17,16 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from detrex.checkpoint import Checkpointer
-from detrex.config import ConfigError, apply_overrides, get_config, load_config, save_config, validate_config
+from detrex.compat.names import is_original_config
+from detrex.config import (
+    ConfigError,
+    apply_overrides,
+    find_config,
+    get_config,
+    load_config,
+    save_config,
+    validate_config,
+)
 from detrex.data import prepare_data
 
 from .accelerate import LEVERS, TRAINING_LEVERS, accelerate_training, parse_levers
@@ -43,14 +52,16 @@ def config_from_args(args: argparse.Namespace) -> DictConfig:
         raise ConfigError(
             "--config-file is required, for example --config-file projects/deformable_detr/configs/<name>.py"
         )
-    cfg = load_config(args.config_file)
+    original = is_original_config(find_config(args.config_file))  # its overrides go by its own keys
+    cfg = load_config(args.config_file, args.opts if original else ())
     absent = [key for key in ("model", "dataloader", "optimizer", "lr_multiplier", "train") if key not in cfg]
     if absent:
         raise ConfigError(f"{args.config_file} does not define {', '.join(absent)}: it is not the config of a run")
     validate_config(cfg)
     # What the file leaves out of train has its default, also in a file that is older than the key.
     cfg.train = OmegaConf.merge(get_config("common/train.py").train, cfg.train)
-    apply_overrides(cfg, args.opts)
+    if not original:
+        apply_overrides(cfg, args.opts)
     if args.num_gpus == 0:
         cfg.train.device = "cpu"
     _check_values(cfg)
@@ -100,6 +111,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     """
     cfg = config_from_args(args)
     device = setup_run(cfg, args)
+    for note in OmegaConf.select(cfg, "rewritten.notes") or ():
+        logger.warning("%s: %s", args.config_file, note)
     if not args.eval_only:
         check_batch_size(cfg)
     try:
