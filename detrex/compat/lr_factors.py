@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import torch
 from detectron2.config import instantiate
 from omegaconf import DictConfig
 
@@ -27,7 +28,7 @@ def original_names(model: DictConfig, *, refine: bool, two_stage: bool) -> dict[
     except ValueError as e:
         raise ConfigError(f"model: {e}") from e
     zoo = next(dialect for dialect in DETECTORS if dialect.name == "detrex zoo")
-    state = module.state_dict()
+    state = {name: torch.zeros(()).expand(value.shape) for name, value in module.state_dict().items()}
     names = {ours: name for name, (ours, *_) in from_ours(zoo, state, our_constants(state)).source.items()}
     result = {}
     for ours, parameter in module.named_parameters():
