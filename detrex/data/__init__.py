@@ -1,18 +1,27 @@
 """Data: detectron2 records to the detector's input, registration and checks of data sets, the generated demo set."""
 
-from .coco_json import CocoData, DatasetError, read_coco_json, write_coco_json
-from .coco_records import degenerate_reason
+from .box_check import degenerate_reason
+from .coco_json import CocoData, read_coco_json, write_coco_json
+from .dataset_check import CheckedData, check_source
 from .dataset_mapper import DetrDatasetMapper, read_image
 from .evaluator import build_coco_evaluator
+from .findings import KINDS, DatasetError, Finding
+from .open_data import open_data, open_folder
 from .prepare import DataInfo, prepare_data, register_coco_data
 
 __all__ = [
+    "KINDS",
+    "CheckedData",
     "CocoData",
     "DataInfo",
     "DatasetError",
     "DetrDatasetMapper",
+    "Finding",
     "build_coco_evaluator",
+    "check_source",
     "degenerate_reason",
+    "open_data",
+    "open_folder",
     "prepare_data",
     "read_coco_json",
     "read_image",

@@ -10,17 +10,13 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .coco_records import attach_annotations, check_categories, check_images
-
-MAX_REPORTED = 10
-
-
-class DatasetError(ValueError):
-    """A data set that cannot be used as it is; the message names the file, the records and what to do."""
+from .coco_annotations import attach_annotations
+from .coco_records import check_categories, check_images
+from .findings import DatasetError, Finding, raise_errors, short
 
 
 @dataclass(frozen=True)
@@ -28,14 +24,16 @@ class CocoData:
     """A checked COCO-format data set.
 
     Attributes:
-        json_file: path that was read.
+        json_file: path that was read; of another format, the folder or file that stands for it.
         category_ids: ids as in the file, ascending; position in this tuple is the contiguous class id.
         class_names: names in the same order.
         records: detectron2's standard dicts (file_name, height, width, image_id, annotations with contiguous
-            ``category_id`` and XYWH_ABS boxes in pixels), ordered by image id; degenerate boxes are left out.
+            ``category_id`` and XYWH_ABS boxes in pixels), ordered by image id; images that cannot be used, degenerate
+            and repeated boxes are left out.
         dropped: reason -> number of boxes left out of ``records``.
         repairs: what an evaluation against the file as it stands would get wrong; empty for a clean file.
         areas: COCO areas (square pixels) of the kept annotations, one list per record.
+        findings: what is wrong, record by record.
     """
 
     json_file: str
@@ -45,11 +43,12 @@ class CocoData:
     dropped: Mapping[str, int]
     repairs: tuple[str, ...]
     areas: list[list[float]] = field(repr=False)
+    findings: tuple[Finding, ...] = field(repr=False)
 
     @property
     def max_objects(self) -> int:
         """Largest number of non-crowd objects on one image."""
-        return max((sum(not a["iscrowd"] for a in r["annotations"]) for r in self.records), default=0)
+        return max(map(count_objects, self.records), default=0)
 
     def count_per_class(self) -> list[int]:
         """Number of non-crowd boxes of each class, in the order of ``class_names``."""
@@ -57,35 +56,56 @@ class CocoData:
         return [counts[i] for i in range(len(self.class_names))]
 
 
-def read_coco_json(json_file: str | os.PathLike[str], image_root: str | os.PathLike[str]) -> CocoData:
-    """Read and check a COCO-format detection json.
+def count_objects(record: dict[str, Any]) -> int:
+    """Number of non-crowd objects on the image of a record."""
+    return sum(not a["iscrowd"] for a in record["annotations"])
+
+
+def read_coco_json(
+    json_file: str | os.PathLike[str], image_root: str | os.PathLike[str], *, limit: str | None = None
+) -> CocoData:
+    """Read a COCO-format detection json that can be trained on.
 
     Args:
         json_file: path of the json.
         image_root: folder that the images' ``file_name`` is relative to.
+        limit: folder that no ``file_name`` may leave; None lets them.
 
     Raises:
         DatasetError: file missing or not json; duplicate or non-integer ids; unnamed or repeated categories; an
-            annotation with an unknown category or image, or without a box of four numbers; a missing image file.
+            annotation with an unknown category or image, or without a box of four numbers; a missing image file; a
+            file outside ``limit``; boxes that follow another format's convention.
     """
     path = os.fspath(json_file)
-    content = _load(path)
-    problems: list[str] = []
-    categories = check_categories(content["categories"], problems)
-    records = check_images(content["images"], os.fspath(image_root), problems)
+    data = check_content(load_content(path), json_file=path, image_root=os.fspath(image_root), limit=limit)
+    raise_errors(path, data.findings)
+    return data
+
+
+def check_content(content: dict[str, Any], *, json_file: str, image_root: str, limit: str | None) -> CocoData:
+    """Check COCO-format content; what cannot be used is left out and stands in ``findings``.
+
+    Args:
+        content: lists "images", "annotations" and "categories" of dicts, as ``load_content`` returns it.
+        json_file: what the content was read from, for messages.
+        image_root: folder that the images' ``file_name`` is relative to.
+        limit: folder that no ``file_name`` may leave; None lets them.
+    """
+    findings: list[Finding] = []
+    categories = check_categories(content["categories"], findings)
+    records, bad = check_images(content["images"], image_root, limit, findings)
     contiguous = {category_id: i for i, category_id in enumerate(categories)}
-    areas, dropped, repairs = attach_annotations(content["annotations"], records, contiguous, problems)
-    if problems:
-        raise DatasetError(_summary(path, problems))
-    order = sorted(records)
+    areas, dropped, repairs = attach_annotations(content["annotations"], records, contiguous, findings)
+    order = sorted(set(records) - bad)
     return CocoData(
-        json_file=path,
+        json_file=json_file,
         category_ids=tuple(categories),
         class_names=tuple(categories.values()),
         records=[records[i] for i in order],
         dropped=dropped,
         repairs=repairs,
         areas=[areas[i] for i in order],
+        findings=tuple(findings),
     )
 
 
@@ -115,6 +135,11 @@ def write_coco_json(data: CocoData, path: str | os.PathLike[str]) -> None:
         "annotations": annotations,
         "categories": [{"id": i, "name": name} for i, name in names],
     }
+    write_json(content, path)
+
+
+def write_json(content: Any, path: str | os.PathLike[str]) -> None:
+    """Write a json whole or not at all; its folder is created."""
     target = os.fspath(path)
     os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
     temporary = f"{target}.{os.getpid()}.tmp"
@@ -123,29 +148,31 @@ def write_coco_json(data: CocoData, path: str | os.PathLike[str]) -> None:
     os.replace(temporary, target)
 
 
-def _load(path: str) -> dict[str, list[dict[str, Any]]]:
+def load_content(path: str) -> dict[str, Any]:
+    """Parse a json and check its outline: non-empty lists of objects "images" and "categories", and "annotations".
+
+    Raises:
+        DatasetError: there is no such file, or it is something else.
+    """
     try:
-        with open(path, encoding="utf-8") as f:
+        with open(path, encoding="utf-8-sig") as f:
             content = json.load(f)
     except FileNotFoundError:
-        raise DatasetError(f"{path}: no such file; give the path of a COCO-format json") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
-        raise DatasetError(f"{path}: cannot be read as json: {e}") from e
+        raise _unreadable(path, "no such file; give the path of a COCO-format json") from None
+    except (OSError, ValueError, RecursionError) as e:  # ValueError: no UTF-8, no json, numbers of 4,300 digits
+        raise _unreadable(path, f"cannot be read as json: {e}") from e
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise DatasetError(f'{path}: no list "{key}" at the top level; a COCO detection json has images, '
-                               "annotations and categories")  # fmt: skip
+            raise _unreadable(path, f'no list "{key}" at the top level; a COCO detection json has images, '
+                              "annotations and categories")  # fmt: skip
         bad = next((i for i, item in enumerate(content[key]) if not isinstance(item, dict)), None)
         if bad is not None:
-            raise DatasetError(f"{path}: {key}[{bad}] is not an object")
-    for key in ("images", "categories"):
+            raise _unreadable(path, f"{key}[{bad}] is not an object: {short(content[key][bad])}")
+    for key, kind in (("images", "empty-split"), ("categories", "bad-classes")):
         if not content[key]:
-            raise DatasetError(f'{path}: the list "{key}" is empty')
+            raise DatasetError.of(kind, path, f'the list "{key}" is empty')
     return content
 
 
-def _summary(path: str, problems: Sequence[str]) -> str:
-    lines = [f"{path}: {len(problems)} problem(s)", *(f"  {p}" for p in problems[:MAX_REPORTED])]
-    if len(problems) > MAX_REPORTED:
-        lines.append(f"  ... and {len(problems) - MAX_REPORTED} more")
-    return "\n".join(lines)
+def _unreadable(path: str, message: str) -> DatasetError:
+    return DatasetError.of("unreadable-annotations", path, message)

@@ -1,160 +1,118 @@
-"""The records of a COCO json, checked one by one; what is wrong is collected in a list of sentences."""
+"""Categories and images of a COCO json, checked one by one; what is wrong is collected as findings.
+
+An item may carry ``WHERE``, the place in another format's file that it was converted from, which findings then name.
+"""
 
 from __future__ import annotations
 
-import math
 import os
-from collections import Counter, defaultdict
-from collections.abc import Sequence
 from typing import Any
 
-from detectron2.structures import BoxMode
+from .findings import Finding, short
+from .image_check import ImageFacts
+from .paths import FileListing, is_inside
+
+WHERE = object()  # no json has such keys
+FILE_FACTS = object()  # ImageFacts of an image whose header a reader has seen
 
 
-def degenerate_reason(bbox_xywh: Sequence[float], width: float, height: float) -> str | None:
-    """Why a box (x, y, w, h in pixels) cannot be learnt on an image of this size, or None if it can."""
-    x, y, w, h = bbox_xywh
-    if not all(math.isfinite(v) for v in (x, y, w, h)):
-        return "not finite"
-    if w <= 0 or h <= 0:
-        return "zero or negative size"
-    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-        return "outside the image"
-    return None
+def is_int(value: object) -> bool:
+    """Whether an id is an integer that pycocotools and torch can hold; True is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_area(value: object) -> bool:
-    return _is_number(value) and math.isfinite(value)
-
-
-def check_categories(items: list[dict[str, Any]], problems: list[str]) -> dict[int, str]:
+def check_categories(items: list[dict[str, Any]], findings: list[Finding]) -> dict[int, str]:
     """Category id -> name, ascending by id."""
     names: dict[int, str] = {}
     for i, item in enumerate(items):
         category_id, name = item.get("id"), item.get("name")
-        if not _is_int(category_id):
-            problems.append(f"categories[{i}]: id {category_id!r} is not an integer")
+        if not is_int(category_id):
+            problem = f"id {short(category_id)} is not an integer of 64 bits"
         elif category_id in names:
-            problems.append(f"categories[{i}]: duplicate category id {category_id} ({names[category_id]!r}, {name!r})")
-        elif not isinstance(name, str) or not name:
-            problems.append(f"categories[{i}]: category {category_id} has no name")
+            problem = f"duplicate category id {category_id} ({short(names[category_id])}, {short(name)})"
+        elif not isinstance(name, str) or not name.strip():
+            problem = f"category {category_id} has no name"
         elif name in names.values():
-            problems.append(f"categories[{i}]: the name {name!r} is used by two categories")
+            problem = f"the name {short(name)} is used by two categories"
         else:
             names[category_id] = name
+            continue
+        findings.append(Finding("bad-classes", item.get(WHERE) or f"categories[{i}]", problem))
+    spelling: dict[str, str] = {}
+    for name in names.values():
+        first = spelling.setdefault("".join(name.casefold().split()), name)
+        if first != name:
+            findings.append(Finding("similar-classes", "categories", f"{short(first)} and {short(name)}"))
     return dict(sorted(names.items()))
 
 
-def check_images(items: list[dict[str, Any]], root: str, problems: list[str]) -> dict[int, dict[str, Any]]:
-    """Image id -> record without annotations."""
+def check_images(
+    items: list[dict[str, Any]], image_root: str, limit: str | None, findings: list[Finding]
+) -> tuple[dict[int, dict[str, Any]], set[int]]:
+    """Image id -> record without annotations, and the ids among them that cannot be used.
+
+    Args:
+        items: the list "images".
+        image_root: folder that file names are relative to.
+        limit: folder that no file name may leave; None lets them.
+        findings: what is wrong is appended.
+    """
     records: dict[int, dict[str, Any]] = {}
-    listing = _Listing()
+    bad: set[int] = set()
+    listing = FileListing()
     for i, item in enumerate(items):
         image_id, name, size = item.get("id"), item.get("file_name"), (item.get("height"), item.get("width"))
-        if not _is_int(image_id):
-            problems.append(f"images[{i}] ({name!r}): id {image_id!r} is not an integer")
+        where = item.get(WHERE) or f"images[{i}] ({short(name)})"
+        if not is_int(image_id):
+            findings.append(Finding("bad-image-record", where, f"id {short(image_id)} is not an integer of 64 bits"))
             continue
         if image_id in records:
-            first = os.path.relpath(records[image_id]["file_name"], root)
-            problems.append(f"images[{i}]: duplicate image id {image_id} ({first!r}, {name!r})")
+            first = os.path.relpath(records[image_id]["file_name"], image_root)
+            message = f"duplicate image id {image_id} ({short(first)}, {short(name)})"
+            findings.append(Finding("duplicate-image-id", where, message))
+            bad.add(image_id)
             continue
-        if not isinstance(name, str) or not name:
-            problems.append(f"images[{i}]: image {image_id} has no file_name")
-            name = ""
-        elif not listing.has(file_name := os.path.join(root, name)):
-            problems.append(f"images[{i}]: image {image_id}: no file {file_name}; check dataloader.data.image_root")
-        if not all(_is_int(v) and v > 0 for v in size):
-            problems.append(
-                f"images[{i}]: image {image_id} ({name!r}): height, width = {size} are not positive integers"
-            )
-            size = (1, 1)
+        problems = _image_problems(image_id, name, size, item.get(FILE_FACTS), image_root, limit, listing)
+        if problems:
+            bad.add(image_id)
+            findings += [Finding(kind, where, message) for kind, message in problems]
+        usable_size = all(is_int(v) and v > 0 for v in size)
         records[image_id] = {
-            "file_name": os.path.join(root, name),
-            "height": size[0],
-            "width": size[1],
+            "file_name": os.path.join(image_root, name if isinstance(name, str) else ""),
+            "height": size[0] if usable_size else 1,
+            "width": size[1] if usable_size else 1,
             "image_id": image_id,
             "annotations": [],
         }
-    return records
+    return records, bad
 
 
-class _Listing:
-    """File existence by one directory listing per folder: 100,000 stat calls on a network disk take minutes."""
-
-    def __init__(self) -> None:
-        self._folders: dict[str, frozenset[str]] = {}
-
-    def has(self, path: str) -> bool:
-        folder, name = os.path.split(path)
-        if folder not in self._folders:
-            try:
-                self._folders[folder] = frozenset(os.listdir(folder or "."))
-            except OSError:
-                self._folders[folder] = frozenset()
-        return name in self._folders[folder]
-
-
-def attach_annotations(
-    items: list[dict[str, Any]],
-    records: dict[int, dict[str, Any]],
-    contiguous: dict[int, int],
-    problems: list[str],
-) -> tuple[dict[int, list[float]], Counter[str], tuple[str, ...]]:
-    """Append each annotation to its record; returns (areas per image id, dropped boxes by reason, repairs)."""
-    areas: dict[int, list[float]] = defaultdict(list)
-    dropped: Counter[str] = Counter()
-    for i, item in enumerate(items):
-        where = f"annotations[{i}] (id {item.get('id')!r}, image {item.get('image_id')!r})"
-        bbox, record = item.get("bbox"), records.get(_hashable(item.get("image_id")))
-        if record is None:
-            problems.append(f"{where}: unknown image id {item.get('image_id')!r}")
-        if _hashable(item.get("category_id")) not in contiguous:
-            known = ", ".join(map(str, list(contiguous)[:20]))
-            problems.append(f"{where}: unknown category id {item.get('category_id')!r}; the file defines {known}")
-        elif not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
-            problems.append(f"{where}: bbox {bbox!r} is not [x, y, width, height]")
-        elif record is not None:
-            reason = degenerate_reason(bbox, record["width"], record["height"])
-            if reason is not None:
-                dropped[reason] += 1
-                continue
-            record["annotations"].append(
-                {
-                    "bbox": [float(v) for v in bbox],
-                    "bbox_mode": BoxMode.XYWH_ABS,
-                    "category_id": contiguous[item["category_id"]],
-                    "iscrowd": int(bool(item.get("iscrowd", 0))),
-                }
-            )
-            area = item["area"] if _is_area(item.get("area")) else bbox[2] * bbox[3]
-            areas[record["image_id"]].append(float(area))
-    return areas, dropped, _needed_repairs(items, dropped)
+def _image_problems(
+    image_id: int, name: Any, size: tuple, facts: ImageFacts | None, root: str, limit: str | None, listing: FileListing
+) -> list[tuple[str, str]]:
+    problems = []
+    if not isinstance(name, str) or not name:
+        problems.append(("bad-image-record", f"image {image_id} has no file_name"))
+    elif limit is not None and not is_inside(os.path.join(root, name), limit):
+        message = f"image {image_id} is outside {limit}; dataloader.data.allow_outside=True permits it"
+        problems.append(("outside-root", message))
+    elif not listing.has(path := os.path.join(root, name)):
+        hint = "the name has backslashes" if "\\" in name else "check dataloader.data.image_root"
+        problems.append(("missing-image", f"image {image_id}: no file {path}; {hint}"))
+    if not all(is_int(v) and v > 0 for v in size):
+        shown = f"({short(size[0])}, {short(size[1])})"
+        problems.append(("bad-image-record", f"image {image_id}: height, width = {shown} are not positive integers"))
+    elif facts is not None:
+        problems += size_problems(facts, width=size[1], height=size[0])
+    return problems
 
 
-def _hashable(value: object) -> object:
-    """Ids of a wrong type look up as unknown instead of raising, and True does not pass for 1."""
-    return value if _is_int(value) else None
-
-
-def _needed_repairs(items: list[dict[str, Any]], dropped: Counter[str]) -> tuple[str, ...]:
-    ids = [item.get("id") for item in items]
-    repairs = []
-    if not all(_is_int(i) and i > 0 for i in ids):
-        repairs.append("annotation ids that are missing or not positive")
-    elif len(set(ids)) != len(ids):
-        repairs.append("repeated annotation ids")
-    if not all(_is_area(item.get("area")) for item in items):
-        repairs.append("missing areas")
-    if not all(item.get("iscrowd", 0) in (0, 1) for item in items) or any("iscrowd" not in item for item in items):
-        repairs.append("missing crowd flags")
-    if dropped:
-        repairs.append("degenerate boxes")
-    return tuple(repairs)
+def size_problems(facts: ImageFacts, *, width: int, height: int) -> list[tuple[str, str]]:
+    """(kind, message) where a file contradicts the size that its annotation states."""
+    if (width, height) == (facts.width, facts.height):
+        return []
+    if (width, height) == facts.stored_size:
+        message = f"EXIF orientation {facts.orientation} turns the image, the annotation is of the view before that"
+        return [("exif-mismatch", message)]
+    message = f"the image is {facts.width} x {facts.height}, its annotation says {width} x {height} (width x height)"
+    return [("wrong-size", message)]

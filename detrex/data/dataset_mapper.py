@@ -12,7 +12,8 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, BoxMode, Instances
 
-from .coco_records import degenerate_reason
+from .box_check import degenerate_reason
+from .image_check import open_image, upright
 
 
 def read_image(path: str, img_format: str = "RGB") -> np.ndarray:
@@ -23,11 +24,13 @@ def read_image(path: str, img_format: str = "RGB") -> np.ndarray:
         img_format: order of the channels, "RGB" or "BGR".
 
     Raises:
-        OSError: the file is missing or no readable image; names it.
+        OSError: the file is missing or no readable image, or one that ``image_check.open_image`` refuses; names it.
     """
     try:
-        image = detection_utils.read_image(path, format=img_format)
-    except (OSError, SyntaxError, ValueError) as e:  # Pillow raises all three on damaged files
+        with open_image(path) as file:
+            file.load()
+            image = detection_utils.convert_PIL_to_numpy(upright(file), img_format)
+    except Exception as e:  # decoders raise errors of many types on damaged files
         raise OSError(f"{path}: cannot read the image: {e}") from e
     return image if image.flags.writeable else image.copy()  # torch warns of arrays that are not
 

@@ -13,7 +13,11 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 
-from .coco_json import CocoData, DatasetError, read_coco_json, write_coco_json
+from .coco_json import CocoData, write_coco_json, write_json
+from .dataset_check import check_source
+from .findings import DatasetError, Finding, printable, raise_errors, summarize
+from .open_data import open_data
+from .source import DataSource, SplitSource
 
 RECIPE_NUM_CLASSES = 80  # what the COCO recipes say; any other number in a config is somebody's decision
 QUERY_COUNT_KEY = "model.transformer.queries.groups.one2one"
@@ -42,7 +46,9 @@ class DataInfo:
 def prepare_data(cfg: DictConfig, *, train: bool = True) -> DataInfo:
     """Register and check the data sets of a config; set ``cfg.model.num_classes`` from them. Idempotent.
 
-    With a node ``dataloader.data`` (``configs/common/data/custom.py``) the two jsons are read, checked and registered.
+    With a node ``dataloader.data`` (``configs/common/data/custom.py``) the data set is read, checked and registered,
+    after a validation split was made where it has none. What is converted or made is written to
+    ``<train.output_dir>/data``.
     Without one, the names in ``dataloader.{train,test}.dataset`` are looked up in the catalog.
 
     Args:
@@ -50,7 +56,7 @@ def prepare_data(cfg: DictConfig, *, train: bool = True) -> DataInfo:
         train: False leaves the training data alone, as for an evaluation on a machine that has only the validation set.
 
     Raises:
-        DatasetError: see ``read_coco_json``; a path that is not set; train and val with different categories; a
+        DatasetError: any finding that is an error (``findings.KINDS``); a path that is not set; a
             ``model.num_classes`` that contradicts the data; a name that the catalog does not have.
     """
     if OmegaConf.select(cfg, "dataloader.data") is not None:
@@ -82,71 +88,58 @@ def register_coco_data(name: str, data: CocoData, *, image_root: str, json_file:
 
 def _prepare_custom(cfg: DictConfig, *, train: bool) -> DataInfo:
     node = cfg.dataloader.data
-    image_root = _required(node, "image_root")
-    val_root = node.get("val_image_root") or image_root
-    val = read_coco_json(_required(node, "val_json"), val_root)
-    train_data = read_coco_json(_required(node, "train_json"), image_root) if train else None
-    train_name, test_name = f"{node.name}_train", f"{node.name}_val"
-    if train_data is not None:
-        _check_same_classes(train_data, val)
-        _log_data(train_name, train_data)
-        _warn_unused_classes(train_data)
-        register_coco_data(train_name, train_data, image_root=image_root)
-    _log_data(test_name, val)
-    register_coco_data(test_name, val, image_root=val_root, json_file=_evaluation_json(cfg, test_name, val))
-    _set_num_classes(cfg, val)
-    _warn_crowded(cfg, {train_name: train_data, test_name: val})
-    num_images = None if train_data is None else len(train_data.records)
-    return DataInfo(train_name, test_name, val.class_names, num_images)
+    source = open_data(node, train=train)
+    checked = check_source(source)
+    raise_errors(node.get("root") or "dataloader.data", checked.findings)
+    names = {split: f"{node.name}_{split}" for split in (("train", "val") if train else ("val",))}
+    if source.made_split is not None:
+        _log_made_split(cfg, source)
+    for note in source.notes:
+        logger.info("%s: %s", source.root, note)
+    for split, name in names.items():
+        data = checked.splits[split]
+        _log_data(name, data, [f for f in checked.findings if f.split == split])
+        json_file = _json_for_coco_api(cfg, name, data, source.splits[split])
+        register_coco_data(name, data, image_root=source.splits[split].image_root, json_file=json_file)
+    _set_num_classes(cfg, checked.splits["val"])
+    _warn_crowded(cfg, {name: checked.splits[split] for split, name in names.items()})
+    num_images = len(checked.splits["train"].records) if train else None
+    return DataInfo(f"{node.name}_train", f"{node.name}_val", checked.splits["val"].class_names, num_images)
 
 
-def _required(node: DictConfig, key: str) -> str:
-    value = node.get(key)
-    if not value:
-        raise DatasetError(f"dataloader.data.{key} is not set: add dataloader.data.{key}=PATH to the command")
-    return os.path.expanduser(str(value))
-
-
-def _check_same_classes(train: CocoData, val: CocoData) -> None:
-    if train.class_names == val.class_names:
-        return
-    only_train = [n for n in train.class_names if n not in val.class_names]
-    only_val = [n for n in val.class_names if n not in train.class_names]
-    if only_train or only_val:
-        detail = f"only in the first: {only_train}; only in the second: {only_val}"
-    else:
-        detail = f"the same names in another order: {list(train.class_names)} and {list(val.class_names)}"
-    raise DatasetError(f"{train.json_file} and {val.json_file} have different categories: {detail}")
-
-
-def _log_data(name: str, data: CocoData) -> None:
+def _log_data(name: str, data: CocoData, findings: Sequence[Finding]) -> None:
     counts = ", ".join(f"{n} {c}" for n, c in zip(data.class_names, data.count_per_class(), strict=True))
-    logger.info("%s: %d images from %s; boxes: %s", name, len(data.records), data.json_file, counts)
-    empty = sum(not r["annotations"] for r in data.records)
-    if empty:
-        logger.info("%s: %d images have no boxes; they are used as background", name, empty)
-    for reason, count in sorted(data.dropped.items()):
-        logger.warning("%s: dropped %d degenerate box(es): %s", name, count, reason)
+    logger.info("%s: %d images from %s; boxes: %s", name, len(data.records), data.json_file, printable(counts))
+    for line in summarize(findings):
+        logger.warning("%s: %s", name, line)
 
 
-def _warn_unused_classes(data: CocoData) -> None:
-    counts = zip(data.class_names, data.count_per_class(), strict=True)
-    unused = [name for name, count in counts if not count]
-    if unused:
-        logger.warning("%s: no boxes of %s; such a class cannot be learnt", data.json_file, ", ".join(unused))
+def _log_made_split(cfg: DictConfig, source: DataSource) -> None:
+    split = source.made_split
+    path = os.path.join(_data_folder(cfg, source.root), "split.json")
+    write_json(split, path)
+    logger.info("%s has no validation split: %d images train, %d validate, made with dataloader.data.split_seed=%d and "
+                "written to %s", source.root, len(split["train"]), len(split["val"]), split["seed"], path)  # fmt: skip
 
 
-def _evaluation_json(cfg: DictConfig, name: str, data: CocoData) -> str:
-    """The file that pycocotools evaluates against: the given one, or a repaired copy where it would go wrong."""
-    if not data.repairs:
+def _data_folder(cfg: DictConfig, root: str) -> str:
+    """Where files about the data go: into the run's folder, never into the data set's."""
+    output_dir = OmegaConf.select(cfg, "train.output_dir")
+    if output_dir:
+        return os.path.join(str(output_dir), "data")
+    tag = hashlib.sha1(os.path.abspath(root).encode(errors="surrogateescape")).hexdigest()[:8]
+    return os.path.join(tempfile.gettempdir(), "detrex_data", tag)
+
+
+def _json_for_coco_api(cfg: DictConfig, name: str, data: CocoData, source: SplitSource) -> str:
+    """The file that pycocotools evaluates against: the given one, or a copy where that is flawed or no COCO json."""
+    if source.is_coco_file and not data.repairs:
         return data.json_file
-    source = os.path.abspath(data.json_file)
-    tag = hashlib.sha1(f"{source}:{os.stat(source).st_mtime_ns}".encode()).hexdigest()[:8]
-    folder = OmegaConf.select(cfg, "train.output_dir") or os.path.join(tempfile.gettempdir(), "detrex_data")
-    copy = os.path.join(str(folder), "data", f"{name}_{tag}.json")
+    copy = os.path.join(_data_folder(cfg, data.json_file), f"{name}.json")
     write_coco_json(data, copy)
-    logger.warning("%s: pycocotools would misread %s; evaluating against the repaired copy %s",
-                   data.json_file, ", ".join(data.repairs), copy)  # fmt: skip
+    if data.repairs:
+        logger.warning("%s: pycocotools would misread %s; evaluating against the repaired copy %s",
+                       data.json_file, ", ".join(data.repairs), copy)  # fmt: skip
     return copy
 
 

@@ -13,7 +13,7 @@ from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.structures import BoxMode
 from PIL import Image
 
-from detrex.data import DetrDatasetMapper
+from detrex.data import DetrDatasetMapper, read_image
 
 
 def record(path, boxes, *, height=60, width=80, **extra):
@@ -155,7 +155,14 @@ def test_wrong_size_and_unreadable_file_are_named(folder):
 
 
 def test_grey_and_transparent_images(tmp_path):
-    for mode in ("L", "RGBA", "P", "I;16"):
+    for mode in ("L", "RGBA", "P"):
         Image.new(mode, (8, 6)).save(tmp_path / "x.png")
         sample = DetrDatasetMapper(augmentation=[], is_train=False)({"file_name": str(tmp_path / "x.png")})
         assert sample["image"].shape == (3, 6, 8)
+
+
+def test_deep_pixels_are_refused(tmp_path):
+    """Pillow's conversion to RGB turns nearly all of a 16-bit image white."""
+    Image.new("I;16", (8, 6)).save(tmp_path / "x.png")
+    with pytest.raises(OSError, match=r"x\.png: cannot read the image: .*I;16"):
+        read_image(str(tmp_path / "x.png"))

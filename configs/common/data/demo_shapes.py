@@ -10,10 +10,6 @@ from .custom import dataloader
 
 dataloader.data.name = "demo_shapes"
 dataloader.data.root = "datasets/demo_shapes"
-dataloader.data.image_root = "${.root}/train"
-dataloader.data.val_image_root = "${.root}/val"
-dataloader.data.train_json = "${.root}/annotations/train.json"
-dataloader.data.val_json = "${.root}/annotations/val.json"
 
 dataloader.train.mapper.augmentation = [L(T.RandomFlip)()]
 dataloader.train.mapper.augmentation_with_crop = None
