@@ -32,4 +32,5 @@ TORCH_LIBRARY_IMPL(detrex_ops_cpu, CPU, m) {
 }
 TORCH_LIBRARY_IMPL(detrex_ops_cpu, CompositeExplicitAutograd, m) {
   m.impl("instruction_set", &detrex_ops::cpu::instruction_set);
+  m.impl("use_instruction_set", &detrex_ops::cpu::set_instruction_set);
 }

@@ -33,4 +33,5 @@ STABLE_TORCH_LIBRARY_IMPL(detrex_ops_cpu, CPU, m) {
 }
 STABLE_TORCH_LIBRARY_IMPL(detrex_ops_cpu, CompositeExplicitAutograd, m) {
   m.impl("instruction_set", TORCH_BOX(&detrex_ops::cpu::instruction_set));
+  m.impl("use_instruction_set", TORCH_BOX(&detrex_ops::cpu::set_instruction_set));
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -42,50 +41,55 @@ def assert_like_reference(case) -> None:
         )
 
 
+def assert_all_widths_like_reference(**kind) -> None:
+    """Odd, padded, whole and several blocks of channels; queries on either side of the choice of layout."""
+    for channels, points, queries in ((1, 4, 2), (24, 1, 40), (32, 4, 40), (32, 4, 2), (160, 3, 40)):
+        seed = channels + points
+        assert_like_reference(make_case(queries=queries, channels=channels, points=points, seed=seed, **kind))
+
+
 @pytest.mark.parametrize("reference_size", [0, 2, 4])
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("levels", ["pyramid", "odd", "single cell", "five"])
 def test_like_reference(levels, dtype, reference_size):
-    # Odd, padded, whole and several blocks of channels; queries on either side of the choice of layout.
-    for channels, points, queries in ((1, 4, 2), (24, 1, 40), (32, 4, 40), (32, 4, 2), (160, 3, 40)):
-        assert_like_reference(
-            make_case(
-                levels=levels,
-                queries=queries,
-                channels=channels,
-                points=points,
-                dtype=dtype,
-                reference_size=reference_size,
-                seed=channels + points,
-            )
-        )
+    assert_all_widths_like_reference(levels=levels, dtype=dtype, reference_size=reference_size)
 
 
-@pytest.mark.parametrize("instruction_set", ["avx2", "plain"])
-def test_other_instruction_sets(instruction_set):
-    """The choice is made once per process, so the grid above runs again in another one, thinned."""
-    if os.environ.get("DETREX_OPS_ISA"):
-        pytest.skip("this is such a process")
-    supported = subprocess.run(
-        [sys.executable, "-c", "import detrex_ops; detrex_ops.backend('cpu')"],
-        env={**os.environ, "DETREX_OPS_ISA": instruction_set},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if "no such kernel" in supported.stderr:
-        pytest.skip(f"no {instruction_set} here")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "five or far"]
-    root = Path(__file__).parents[2]
-    result = subprocess.run(
-        command,
-        env={**os.environ, "DETREX_OPS_ISA": instruction_set},
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=root,
-    )
-    assert result.returncode == 0, result.stdout[-3000:]
+@pytest.fixture(params=["avx2", "plain"])
+def instruction_set(request):
+    """Another one than this processor's best, which all other tests run on."""
+    use = torch.ops.detrex_ops_cpu.use_instruction_set
+    try:
+        use(request.param)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    yield request.param
+    use("")
+
+
+@pytest.mark.parametrize("reference_size", [0, 4])
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_other_instruction_sets(instruction_set, dtype, reference_size):
+    assert torch.ops.detrex_ops_cpu.instruction_set() == instruction_set
+    assert_all_widths_like_reference(levels="five", dtype=dtype, reference_size=reference_size)
+
+
+def test_float16_beyond_its_range_and_below_its_precision(instruction_set):
+    """Conversions are instructions in one set and our own in another."""
+    value = torch.tensor([65504, 6e-8, -6e-8, 5e-5, float("inf"), float("-inf"), float("nan"), -0.0]).half()
+    case = make_case(levels="single cell", batch=1, queries=1, heads=1, channels=8, points=1, dtype=torch.float16)
+    case.value[:], case.samples[:], case.weights[:] = value, 0.5, 1
+    arguments = Arguments.of(case.value, case.flat_shapes, None, case.samples, case.weights)
+    torch.testing.assert_close(CPU.forward(arguments).flatten(), value, rtol=0, atol=0, equal_nan=True)
+
+
+def test_forced_and_unknown_instruction_sets():
+    with pytest.raises(RuntimeError, match="instruction set sse9: this processor or build has no such kernel"):
+        torch.ops.detrex_ops_cpu.use_instruction_set("sse9")
+    code = "import detrex_ops, torch; detrex_ops.backend('cpu'); print(torch.ops.detrex_ops_cpu.instruction_set())"
+    environment = {**os.environ, "DETREX_OPS_ISA": "plain"}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "plain"
 
 
 @pytest.mark.parametrize(("batch", "queries"), [(0, 5), (2, 0), (0, 0), (1, 1), (3, 1)])

@@ -16,8 +16,8 @@ struct Gradients {
   }
 };
 
-template <Layout layout, int vectors, class Stored, class Compute>
-DETREX_INLINE void dot_and_scatter(const Rows<const Stored>& rows, const Rows<Compute>& grad_rows,
+template <Layout layout, int vectors, class T, class Compute>
+DETREX_INLINE void dot_and_scatter(const Rows<const T>& rows, const Rows<Compute>& grad_rows,
                                    const SampleTable<Compute>& table, const Samples<Compute>& samples,
                                    const typename Simd<Compute>::V (&grad)[vectors], int64_t first_channel,
                                    Compute* dots) {
@@ -25,7 +25,7 @@ DETREX_INLINE void dot_and_scatter(const Rows<const Stored>& rows, const Rows<Co
   using V = typename S::V;
   // The gradient's rows lie where the value's do, so far away; it has its own row for what falls outside.
   for (int64_t k = 0; k < table.count; ++k) {
-    const Stored* corner[4];
+    const T* corner[4];
     Compute* grad_corner[4];
     corners<layout>(rows, table, samples, k, corner);
     if constexpr (layout == Layout::kSlab) {
@@ -128,7 +128,6 @@ void sum_reference_gradients(const SampleTable<Compute>& table, const Gradients<
 template <class T>
 struct Backward {
   using Compute = typename Element<T>::Compute;
-  using Stored = typename Element<T>::Stored;
   static constexpr int64_t kLanes = Simd<Compute>::kLanes;
   // Direct reading also saves the gradient slab, but the tensor has to be zeroed first.
   static constexpr int64_t kDirectRows = 8;
@@ -155,7 +154,7 @@ struct Backward {
   template <Layout layout, int reference_size>
   static DETREX_INLINE void one_query(const Problem& problem, const SampleTable<Compute>& table, int64_t b, int64_t q,
                                       int64_t n, const Samples<Compute>& samples, Gradients<Compute>& gradients,
-                                      const Rows<const Stored>& rows, const Rows<Compute>& grad_rows) {
+                                      const Rows<const T>& rows, const Rows<Compute>& grad_rows) {
     const int64_t row = (b * problem.queries + q) * problem.heads + n;
     const T* grad_output = static_cast<const T*>(problem.grad_output) + row * problem.channels;
     for_each_block<Element<T>::kRowVectors>(Forward<T>::row_vectors(problem), [&](auto block, int64_t first) DETREX_LAMBDA {
@@ -194,11 +193,16 @@ struct Backward {
         const Rows<const Compute> rows{static_cast<const Compute*>(problem.value) + origin, outside.get()};
         const Rows<Compute> grad_rows{static_cast<Compute*>(problem.grad_value) + origin,
                                       outside.get() + problem.channels};
+        const auto prefetch = [&](const Samples<Compute>& samples) {
+          for (int64_t k = 0; k < table.count; ++k) prefetch_rows(samples, k, 0, row_bytes);
+        };
         const auto fetch = [&](int64_t q) {
           prefetch_inputs(query_inputs<Compute>(problem, b, std::min(q + 2, problem.queries - 1), n), table.count);
           prepare<Layout::kDirect, reference_size>(table, query_inputs<Compute>(problem, b, q, n), buffers[q % 2]);
-          resolve(grad_rows, table, buffers[q % 2], row_bytes);
-          resolve(rows, table, buffers[q % 2], row_bytes);
+          resolve(grad_rows, table, buffers[q % 2]);
+          prefetch(buffers[q % 2]);
+          resolve(rows, table, buffers[q % 2]);
+          prefetch(buffers[q % 2]);
         };
         if (problem.queries > 0) fetch(0);
         for (int64_t q = 0; q < problem.queries; ++q) {
@@ -217,10 +221,10 @@ struct Backward {
     parallel_over(problem, problem.batch * problem.heads, [&](int64_t begin, int64_t end) {
       Samples<Compute> samples(table);
       Gradients<Compute> gradients(table);
-      const auto slab = allocate<Stored>(size);
+      const auto slab = allocate<T>(size);
       const auto grad_slab = allocate<Compute>(size);
       zero_borders(table, slab.get(), pitch);
-      const Rows<const Stored> rows{slab.get(), nullptr};
+      const Rows<const T> rows{slab.get(), nullptr};
       const Rows<Compute> grad_rows{grad_slab.get(), nullptr};
       for (int64_t head = begin; head < end; ++head) {
         const int64_t b = head / problem.heads, n = head % problem.heads;

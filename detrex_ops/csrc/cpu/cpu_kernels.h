@@ -1,6 +1,8 @@
 // The CPU kernels of each instruction set, and the choice between them.
 #pragma once
 
+#include <string>
+
 #include "../problem.h"
 
 namespace detrex_ops::cpu {
@@ -17,7 +19,11 @@ extern const Kernels* const kAvx512Kernels;
 extern const Kernels* const kAvx2Kernels;
 extern const Kernels* const kPlainKernels;
 
-// The best set that this processor has, or the one that DETREX_OPS_ISA names (avx512, avx2, plain).
+// The best set that this processor has, or the one that DETREX_OPS_ISA or the last use_instruction_set names.
 const Kernels& select_kernels();
+
+// avx512, avx2, plain, or empty for the best; throws where this processor or build has no such kernel. For tests and
+// benchmarks, which compare the sets in one process.
+void use_instruction_set(const std::string& name);
 
 }  // namespace detrex_ops::cpu

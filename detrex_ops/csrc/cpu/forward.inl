@@ -1,16 +1,19 @@
 // Forward: output row = sum over samples and corners of corner weight times value row.
 
-template <Layout layout, int vectors, class Stored, class Compute>
-DETREX_INLINE void accumulate(const Rows<const Stored>& rows, const SampleTable<Compute>& table,
-                              const Samples<Compute>& samples, int64_t first_channel,
+template <Layout layout, int vectors, class T, class Compute>
+DETREX_INLINE void accumulate(const Rows<const T>& rows, const SampleTable<Compute>& table,
+                              const Samples<Compute>& samples, const Samples<Compute>& next, int64_t first_channel,
                               typename Simd<Compute>::V (&total)[vectors]) {
   using V = typename Simd<Compute>::V;
   // Independent sums: as many as hide the latency of the additions, within the registers.
   constexpr int chains = vectors >= 8 ? 1 : vectors == 4 ? 2 : 4;
   V sums[chains][vectors] = {};
   for (int64_t k = 0; k < table.count; ++k) {
-    const Stored* corner[4];
+    const T* corner[4];
     corners<layout>(rows, table, samples, k, corner);
+    if constexpr (layout == Layout::kDirect) {
+      prefetch_rows(next, k, first_channel * sizeof(T), vectors * Simd<Compute>::kLanes * sizeof(T));
+    }
     for (int c = 0; c < 4; ++c) {
       V row[vectors];
       load_stored<vectors>(row, corner[c] + first_channel);
@@ -27,7 +30,6 @@ DETREX_INLINE void accumulate(const Rows<const Stored>& rows, const SampleTable<
 template <class T>
 struct Forward {
   using Compute = typename Element<T>::Compute;
-  using Stored = typename Element<T>::Stored;
   static constexpr int64_t kLanes = Simd<Compute>::kLanes;
 
   static int64_t row_vectors(const Problem& problem) {
@@ -37,7 +39,7 @@ struct Forward {
 
   // Reading the tensor itself pays while the samples touch fewer rows than a slab copies.
   static bool reads_directly(const Problem& problem) {
-    if (!std::is_same_v<T, Stored> || row_vectors(problem) * kLanes != problem.channels) return false;
+    if (row_vectors(problem) * kLanes != problem.channels) return false;
     if (!offset_fits<typename Simd<Compute>::Int>(problem.tokens, problem.heads * problem.channels)) return false;
     return problem.queries * problem.levels * problem.points * 4 < kDirectRows * problem.tokens;
   }
@@ -53,20 +55,18 @@ struct Forward {
 
   template <int reference_size>
   static void run_with(const Problem& problem) {
-    if constexpr (std::is_same_v<T, Stored>) {
-      if (reads_directly(problem)) return direct<reference_size>(problem);
-    }
+    if (reads_directly(problem)) return direct<reference_size>(problem);
     slabs<reference_size>(problem);
   }
 
   template <Layout layout>
   static DETREX_INLINE void write_query(const Problem& problem, const SampleTable<Compute>& table,
-                                        const Samples<Compute>& samples, const Rows<const Stored>& rows,
-                                        int64_t vectors, T* output) {
+                                        const Samples<Compute>& samples, const Samples<Compute>& next,
+                                        const Rows<const T>& rows, int64_t vectors, T* output) {
     for_each_block<Element<T>::kRowVectors>(vectors, [&](auto block, int64_t first) DETREX_LAMBDA {
       constexpr int count = decltype(block)::value;
       typename Simd<Compute>::V total[count];
-      accumulate<layout, count>(rows, table, samples, first * kLanes, total);
+      accumulate<layout, count>(rows, table, samples, next, first * kLanes, total);
       store_row<count>(output + first * kLanes, total, problem.channels - first * kLanes);
     });
   }
@@ -81,25 +81,26 @@ struct Forward {
     const int64_t pitch = problem.heads * problem.channels, vectors = row_vectors(problem);
     const SampleTable<Compute> table(problem, Layout::kDirect, pitch);
     const int64_t row_bytes = problem.channels * static_cast<int64_t>(sizeof(T));
-    const auto zeros = allocate<Stored>(problem.channels);
+    const auto zeros = allocate<T>(problem.channels);
     std::memset(static_cast<void*>(zeros.get()), 0, row_bytes);
     const int64_t total = problem.batch * problem.queries * problem.heads;
     parallel_over(problem, total, [&](int64_t begin, int64_t end) {
       Samples<Compute> buffers[2] = {Samples<Compute>(table), Samples<Compute>(table)};
-      Rows<const Stored> rows[2];
+      Rows<const T> rows[2];
       const auto fetch = [&](int64_t index) {
         const int64_t n = index % problem.heads, query = index / problem.heads;
         const int64_t b = query / problem.queries, q = query % problem.queries;
-        const auto* value = static_cast<const Stored*>(problem.value);
+        const auto* value = static_cast<const T*>(problem.value);
         rows[index % 2] = {value + b * problem.tokens * pitch + n * problem.channels, zeros.get()};
         prepare<Layout::kDirect, reference_size>(table, query_inputs<Compute>(problem, b, q, n), buffers[index % 2]);
-        resolve(rows[index % 2], table, buffers[index % 2], row_bytes);
+        resolve(rows[index % 2], table, buffers[index % 2]);
       };
       fetch(begin);
       for (int64_t index = begin; index < end; ++index) {
-        if (index + 1 < end) fetch(index + 1);
+        fetch(std::min(index + 1, end - 1));
         T* output = static_cast<T*>(problem.output) + index * problem.channels;
-        write_query<Layout::kDirect>(problem, table, buffers[index % 2], rows[index % 2], vectors, output);
+        write_query<Layout::kDirect>(problem, table, buffers[index % 2], buffers[(index + 1) % 2], rows[index % 2],
+                                     vectors, output);
       }
     });
   }
@@ -112,13 +113,13 @@ struct Forward {
     const int64_t slab_size = table.slab_rows * pitch;
     const int64_t heads = problem.batch * problem.heads, threads = std::max<int64_t>(problem.num_threads, 1);
     const int64_t group = std::min(heads, threads), lines = total_lines(problem);
-    const auto slabs = allocate<Stored>(group * slab_size);
+    const auto slabs = allocate<T>(group * slab_size);
     for (int64_t first = 0; first < heads; first += group) {
       const int64_t members = std::min(group, heads - first), parts = (threads + members - 1) / members;
       parallel_over(problem, members * parts, [&](int64_t begin, int64_t end) {
         for (int64_t task = begin; task < end; ++task) {
           const int64_t member = task / parts, part = task % parts;
-          Stored* slab = slabs.get() + member * slab_size;
+          T* slab = slabs.get() + member * slab_size;
           if (first == 0 && part == 0) zero_borders(table, slab, pitch);
           fill_slab_lines<T>(problem, table, first + member, slab, pitch, lines * part / parts,
                              lines * (part + 1) / parts);
@@ -129,13 +130,13 @@ struct Forward {
         for (int64_t task = begin; task < end; ++task) {
           const int64_t member = task / parts, part = task % parts, b = (first + member) / problem.heads;
           const int64_t n = (first + member) % problem.heads;
-          const Rows<const Stored> rows{slabs.get() + member * slab_size, nullptr};
+          const Rows<const T> rows{slabs.get() + member * slab_size, nullptr};
           const int64_t last = problem.queries * (part + 1) / parts;
           for (int64_t q = problem.queries * part / parts; q < last; ++q) {
             const auto ahead = query_inputs<Compute>(problem, b, std::min(q + 4, last - 1), n);
             prefetch_inputs(ahead, table.count);
             prepare<Layout::kSlab, reference_size>(table, query_inputs<Compute>(problem, b, q, n), samples);
-            write_query<Layout::kSlab>(problem, table, samples, rows, vectors, output_row(problem, b, q, n));
+            write_query<Layout::kSlab>(problem, table, samples, samples, rows, vectors, output_row(problem, b, q, n));
           }
         }
       });

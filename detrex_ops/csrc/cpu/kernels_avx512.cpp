@@ -10,6 +10,10 @@ namespace detrex_ops::cpu {
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,bmi2")
 #endif
+#define DETREX_HALVES_TO_FLOATS(source) \
+  _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)))
+#define DETREX_FLOATS_TO_HALVES(target, v) \
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(target), _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT))
 namespace avx512 {
 constexpr int kVectorBytes = 64;
 #include "kernels.inl"

@@ -15,6 +15,7 @@ void define(Library& library) {
       "Tensor weights, Tensor(a!) grad_value, Tensor(b!)? grad_reference, Tensor(c!) grad_samples, "
       "Tensor(d!) grad_weights) -> ()");
   library.def("instruction_set() -> str");
+  library.def("use_instruction_set(str name) -> ()");
 }
 
 inline Problem with_threads(Problem problem) {
@@ -37,5 +38,7 @@ void backward(const Tensor grad_output, const Tensor value, const Shapes shapes,
 }
 
 std::string instruction_set() { return select_kernels().name; }
+
+void set_instruction_set(const std::string name) { use_instruction_set(name); }
 
 }  // namespace detrex_ops::cpu

@@ -221,10 +221,9 @@ struct Rows {
   Row* outside;  // stands for a corner outside the level; direct layout only
 };
 
-// Direct layout: offsets to addresses, and a request for each row.
+// Direct layout: offsets to addresses.
 template <class Row, class Compute>
-DETREX_INLINE void resolve(const Rows<Row>& rows, const SampleTable<Compute>& table, Samples<Compute>& samples,
-                           int64_t row_bytes) {
+DETREX_INLINE void resolve(const Rows<Row>& rows, const SampleTable<Compute>& table, Samples<Compute>& samples) {
   using Int = typename Simd<Compute>::Int;
   constexpr int half = kVectorBytes / 8;
   typedef int64_t Addresses __attribute__((vector_size(kVectorBytes)));
@@ -239,11 +238,15 @@ DETREX_INLINE void resolve(const Rows<Row>& rows, const SampleTable<Compute>& ta
       const Addresses address = offset < 0 ? outside : data + offset * static_cast<int64_t>(sizeof(Row));
       std::memcpy(samples.address[c] + k, &address, sizeof(address));
     }
-    for (int64_t k = 0; k < table.count; ++k) {
-      const char* row = reinterpret_cast<const char*>(samples.address[c][k]);
-      __builtin_prefetch(row);
-      for (int64_t byte = 64; byte < row_bytes; byte += 64) __builtin_prefetch(row + byte);
-    }
+  }
+}
+
+// Direct layout: a request for part of the four rows of a sample.
+template <class Compute>
+DETREX_INLINE void prefetch_rows(const Samples<Compute>& samples, int64_t k, int64_t first_byte, int64_t bytes) {
+  for (int c = 0; c < 4; ++c) {
+    const char* row = reinterpret_cast<const char*>(samples.address[c][k]) + first_byte;
+    for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(row + byte);
   }
 }
 
@@ -261,9 +264,11 @@ DETREX_INLINE void corners(const Rows<Row>& rows, const SampleTable<Compute>& ta
 }
 
 // One head's slab: borders once, then its lines [begin, end) counted over all levels.
-template <class Stored, class Compute>
-void zero_borders(const SampleTable<Compute>& table, Stored* slab, int64_t pitch) {
-  const auto zero = [&](int64_t row, int64_t rows) { std::memset(static_cast<void*>(slab + row * pitch), 0, rows * pitch * sizeof(Stored)); };
+template <class T, class Compute>
+void zero_borders(const SampleTable<Compute>& table, T* slab, int64_t pitch) {
+  const auto zero = [&](int64_t row, int64_t rows) {
+    std::memset(static_cast<void*>(slab + row * pitch), 0, rows * pitch * sizeof(T));
+  };
   for (int64_t l = 0; l < table.levels; ++l) {
     const int64_t stride = table.level_stride[l], origin = table.level_first_row[l];
     const int64_t end = l + 1 < table.levels ? table.level_first_row[l + 1] - table.level_stride[l + 1] - 1 : table.dead_row;
@@ -277,8 +282,7 @@ void zero_borders(const SampleTable<Compute>& table, Stored* slab, int64_t pitch
 
 template <class T>
 void fill_slab_lines(const Problem& problem, const SampleTable<typename Element<T>::Compute>& table, int64_t head,
-                     typename Element<T>::Stored* slab, int64_t pitch, int64_t begin, int64_t end) {
-  using Stored = typename Element<T>::Stored;
+                     T* slab, int64_t pitch, int64_t begin, int64_t end) {
   const int64_t b = head / problem.heads, n = head % problem.heads;
   const int64_t step = problem.heads * problem.channels;
   const T* value = static_cast<const T*>(problem.value) + b * problem.tokens * step + n * problem.channels;
@@ -287,14 +291,10 @@ void fill_slab_lines(const Problem& problem, const SampleTable<typename Element<
     const int64_t h = problem.spatial_shapes[2 * l], w = problem.spatial_shapes[2 * l + 1];
     for (int64_t y = std::max<int64_t>(begin - line, 0); y < std::min(end - line, h); ++y) {
       const T* source = value + (table.level_first_token[l] + y * w) * step;
-      Stored* target = slab + (table.level_first_row[l] + y * table.level_stride[l]) * pitch;
+      T* target = slab + (table.level_first_row[l] + y * table.level_stride[l]) * pitch;
       for (int64_t x = 0; x < w; ++x, source += step, target += pitch) {
-        if constexpr (std::is_same_v<T, Stored>) {
-          std::memcpy(static_cast<void*>(target), source, problem.channels * sizeof(T));
-        } else {
-          for (int64_t d = 0; d < problem.channels; ++d) target[d] = to_float(source[d]);
-        }
-        for (int64_t d = problem.channels; d < pitch; ++d) target[d] = Stored{};
+        std::memcpy(static_cast<void*>(target), source, problem.channels * sizeof(T));
+        for (int64_t d = problem.channels; d < pitch; ++d) target[d] = T{};
       }
     }
     line += h;

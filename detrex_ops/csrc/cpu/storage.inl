@@ -42,23 +42,20 @@ inline Float16 to_half(float value) {
   return Float16{static_cast<uint16_t>(sign | rounded)};
 }
 
-// Compute: the accumulator. Stored: a row in a slab. kRowVectors: a slab's rows are a multiple of so many vectors.
+// Compute: the accumulator. kRowVectors: a slab's rows are a multiple of so many vectors.
 template <class T>
 struct Element {
   using Compute = T;
-  using Stored = T;
   static constexpr int kRowVectors = 1;
 };
 template <>
 struct Element<BFloat16> {
   using Compute = float;
-  using Stored = BFloat16;
   static constexpr int kRowVectors = 2;
 };
 template <>
 struct Element<Float16> {
   using Compute = float;
-  using Stored = float;
   static constexpr int kRowVectors = 1;
 };
 
@@ -86,6 +83,28 @@ DETREX_INLINE void load_stored(Simd<float>::V (&row)[vectors], const BFloat16* s
   }
 }
 
+// The instruction sets define these two macros where they have instructions for it.
+DETREX_INLINE Simd<float>::V widen(const Float16* source) {
+#if defined(DETREX_HALVES_TO_FLOATS)
+  return (Simd<float>::V)DETREX_HALVES_TO_FLOATS(source);
+#else
+  Simd<float>::V wide;
+  for (int lane = 0; lane < Simd<float>::kLanes; ++lane) wide[lane] = to_float(source[lane]);
+  return wide;
+#endif
+}
+DETREX_INLINE void narrow(Float16* target, Simd<float>::V v) {
+#if defined(DETREX_FLOATS_TO_HALVES)
+  DETREX_FLOATS_TO_HALVES(target, v);
+#else
+  for (int lane = 0; lane < Simd<float>::kLanes; ++lane) target[lane] = to_half(v[lane]);
+#endif
+}
+template <int vectors>
+DETREX_INLINE void load_stored(Simd<float>::V (&row)[vectors], const Float16* source) {
+  for (int j = 0; j < vectors; ++j) row[j] = widen(source + j * Simd<float>::kLanes);
+}
+
 DETREX_INLINE Simd<float>::I round_to_bfloat16(Simd<float>::V v) {
   Simd<float>::I bits;
   std::memcpy(&bits, &v, sizeof(bits));
@@ -97,20 +116,10 @@ DETREX_INLINE Simd<float>::I round_to_bfloat16(Simd<float>::V v) {
 template <int vectors, class T>
 DETREX_INLINE void load_row(typename Simd<typename Element<T>::Compute>::V (&row)[vectors], const T* source,
                             int64_t channels) {
-  using Stored = typename Element<T>::Stored;
   constexpr int64_t width = vectors * Simd<typename Element<T>::Compute>::kLanes;
-  if constexpr (std::is_same_v<T, Stored>) {
-    if (channels >= width) return load_stored<vectors>(row, source);
-  }
-  Stored copy[width] = {};
-  const int64_t count = std::min(channels, width);
-  for (int64_t k = 0; k < count; ++k) {
-    if constexpr (std::is_same_v<T, Float16>) {
-      copy[k] = to_float(source[k]);
-    } else {
-      copy[k] = source[k];
-    }
-  }
+  if (channels >= width) return load_stored<vectors>(row, source);
+  T copy[width] = {};
+  std::copy_n(source, channels, copy);
   load_stored<vectors>(row, copy);
 }
 
@@ -120,33 +129,25 @@ DETREX_INLINE void store_row(T* target, const typename Simd<typename Element<T>:
   using Compute = typename Element<T>::Compute;
   using S = Simd<Compute>;
   constexpr int64_t width = vectors * S::kLanes;
-  const int64_t count = std::min(channels, width);
-  if constexpr (std::is_same_v<T, BFloat16>) {
-    uint16_t copy[width];
-    for (int j = 0; j < vectors; j += 2) {
-      const auto odd = round_to_bfloat16(row[j + 1]) & static_cast<int32_t>(0xffff0000);
-      const auto even = (round_to_bfloat16(row[j]) >> 16) & 0xffff;
-      const auto pairs = even | odd;
-      std::memcpy(copy + j * S::kLanes, &pairs, sizeof(pairs));
-    }
-    std::memcpy(target, copy, count * sizeof(BFloat16));
-  } else {
-    if constexpr (std::is_same_v<T, Compute>) {
-      if (channels >= width) {
-        for (int j = 0; j < vectors; ++j) S::store(target + j * S::kLanes, row[j]);
-        return;
-      }
-    }
-    Compute copy[width];
-    for (int j = 0; j < vectors; ++j) S::store(copy + j * S::kLanes, row[j]);
-    for (int64_t k = 0; k < count; ++k) {
-      if constexpr (std::is_same_v<T, Float16>) {
-        target[k] = to_half(copy[k]);
+  const auto write = [&](T* to) DETREX_LAMBDA {
+    for (int j = 0; j < vectors; ++j) {
+      if constexpr (std::is_same_v<T, BFloat16>) {
+        if (j % 2 != 0) continue;
+        const auto odd = round_to_bfloat16(row[j + 1]) & static_cast<int32_t>(0xffff0000);
+        const auto even = (round_to_bfloat16(row[j]) >> 16) & 0xffff;
+        const auto pairs = even | odd;
+        std::memcpy(static_cast<void*>(to + j * S::kLanes), &pairs, sizeof(pairs));
+      } else if constexpr (std::is_same_v<T, Float16>) {
+        narrow(to + j * S::kLanes, row[j]);
       } else {
-        target[k] = copy[k];
+        S::store(to + j * S::kLanes, row[j]);
       }
     }
-  }
+  };
+  if (channels >= width) return write(target);
+  T copy[width];
+  write(copy);
+  std::copy_n(copy, channels, target);
 }
 
 // Calls body(integral_constant<int, vectors>, first) for blocks of 8, 4, 2 and 1 vectors that cover a row.
