@@ -40,7 +40,7 @@ lint: $(READY)
 	$(PY) -m ruff format --check .
 
 bench: $(READY)
-	$(PY) benchmarks/operators.py
+	$(PY) benchmarks/operator.py --limits
 	$(PY) benchmarks/train_step.py
 	$(PY) benchmarks/inference.py
 

@@ -18,7 +18,16 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["PeakMemory", "Timing", "clock", "environment", "in_turns", "markdown_table", "write_results"]
+__all__ = [
+    "PeakMemory",
+    "Timing",
+    "available_memory",
+    "clock",
+    "environment",
+    "in_turns",
+    "markdown_table",
+    "write_results",
+]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -94,6 +103,12 @@ class PeakMemory:
         return _memory_kib("VmRSS")
 
 
+def available_memory() -> int:
+    """Bytes that a process could still get without swapping. Needs Linux."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+
+
 def _return_freed_memory() -> None:
     """To the system: what malloc keeps would count as in use."""
     gc.collect()
@@ -113,13 +128,22 @@ def environment(device: torch.device, packages: Sequence[str] = ("torch",)) -> d
     }
 
 
-def write_results(name: str, title: str, env: Mapping[str, object], rows: Sequence[Mapping[str, object]]) -> None:
-    """Write ``results/<name>.json`` and ``.md`` and print the latter."""
+def write_results(
+    name: str,
+    title: str,
+    env: Mapping[str, object],
+    rows: Sequence[Mapping[str, object]],
+    more: Mapping[str, Sequence[Mapping[str, object]]] | None = None,
+) -> None:
+    """Write ``results/<name>.json`` and ``.md`` and print the latter. ``more``: further tables by their titles."""
     RESULTS.mkdir(exist_ok=True)
+    more = more or {}
     data = {"title": title, "environment": dict(env), "rows": [dict(row) for row in rows]}
+    data |= {heading: [dict(row) for row in table] for heading, table in more.items()}
     (RESULTS / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
     facts = "\n".join(f"- {key}: {value}" for key, value in env.items() if value is not None)
-    text = f"# {title}\n\n{markdown_table(rows)}\n\n{facts}\n"
+    tables = "".join(f"## {heading}\n\n{markdown_table(table)}\n\n" for heading, table in more.items())
+    text = f"# {title}\n\n{markdown_table(rows)}\n\n{tables}{facts}\n"
     (RESULTS / f"{name}.md").write_text(text)
     print(text)
 
@@ -132,7 +156,9 @@ def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def _cell(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return "" if value is None else str(value)
 
 
 def _synchronize(device: torch.device) -> None:

@@ -9,12 +9,16 @@ A step is forward, losses, backward, clipping and the config's optimizer, on ran
 
 from __future__ import annotations
 
-import argparse
+import os
 import sys
+
+if __name__ == "__main__":  # without this folder, in which operator.py would hide the standard library's module
+    sys.path.pop(0)
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import argparse
 from collections.abc import Callable
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 from detectron2.config import instantiate

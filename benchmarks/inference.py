@@ -7,11 +7,14 @@ Weights and images are the same, and so are the answers: scores of both are comp
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+if __name__ == "__main__":  # without this folder, in which operator.py would hide the standard library's module
+    sys.path.pop(0)
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn

@@ -8,16 +8,20 @@ Each variant runs the official code in one process and ours in another. The weig
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__ == "__main__":  # without this folder, in which operator.py would hide the standard library's module
+    sys.path.pop(0)
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
 import argparse
 import json
-import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
 
 DEFORMABLE = "projects/deformable_detr/configs/deformable_detr_r50_{}_50ep{}.py"
 HYBRID = "projects/h_deformable_detr/configs/h_deformable_detr_{}_two_stage_12ep{}.py"

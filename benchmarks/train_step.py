@@ -8,11 +8,14 @@ transformers lacks.
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+if __name__ == "__main__":  # without this folder, in which operator.py would hide the standard library's module
+    sys.path.pop(0)
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn

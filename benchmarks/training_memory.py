@@ -9,13 +9,16 @@ of the process: weights, gradients, optimizer state and libraries included.
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__ == "__main__":  # without this folder, in which operator.py would hide the standard library's module
+    sys.path.pop(0)
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
 import argparse
 import resource
-import sys
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 from detectron2.config import instantiate
