@@ -4,8 +4,6 @@ A name of the full library that is not here fails at import, with the reason and
 "cannot import name".
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from importlib.abc import MetaPathFinder

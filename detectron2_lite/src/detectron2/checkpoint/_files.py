@@ -1,7 +1,5 @@
 """Reading of checkpoint files without running code that they contain."""
 
-from __future__ import annotations
-
 import argparse
 import codecs
 import collections

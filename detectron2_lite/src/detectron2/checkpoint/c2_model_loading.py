@@ -1,7 +1,5 @@
 """Matching of checkpoint names to model names."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Mapping
@@ -10,25 +8,22 @@ from typing import Any
 from fvcore.common.checkpoint import _group_checkpoint_keys, _group_to_str
 
 # Caffe2 (Detectron 1) backbones to ours; applied in this order, after "_" has become ".".
-_CAFFE2_RENAMES = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^pred\.(?=[bw]$)", "linear."),
-        (r"\.b$", ".bias"),
-        (r"\.w$", ".weight"),
-        (r"bn\.(s|gamma)$", "norm.weight"),
-        (r"bn\.(bias|beta)$", "norm.bias"),
-        (r"bn\.(rm|running\.mean)$", "norm.running_mean"),
-        (r"bn\.(riv|running\.var)$", "norm.running_var"),
-        (r"gn\.s$", "norm.weight"),
-        (r"gn\.bias$", "norm.bias"),
-        (r"^res\.conv1\.norm\.", "conv1.norm."),
-        (r"^conv1\.", "stem.conv1."),
-        (r"\.branch1\.", ".shortcut."),
-        (r"\.branch2a\.", ".conv1."),
-        (r"\.branch2b\.", ".conv2."),
-        (r"\.branch2c\.", ".conv3."),
-    )
+_CAFFE2_RENAMES = (
+    (r"^pred\.(?=[bw]$)", "linear."),
+    (r"\.b$", ".bias"),
+    (r"\.w$", ".weight"),
+    (r"bn\.(s|gamma)$", "norm.weight"),
+    (r"bn\.(bias|beta)$", "norm.bias"),
+    (r"bn\.(rm|running\.mean)$", "norm.running_mean"),
+    (r"bn\.(riv|running\.var)$", "norm.running_var"),
+    (r"gn\.s$", "norm.weight"),
+    (r"gn\.bias$", "norm.bias"),
+    (r"^res\.conv1\.norm\.", "conv1.norm."),
+    (r"^conv1\.", "stem.conv1."),
+    (r"\.branch1\.", ".shortcut."),
+    (r"\.branch2a\.", ".conv1."),
+    (r"\.branch2b\.", ".conv2."),
+    (r"\.branch2c\.", ".conv3."),
 )
 
 
@@ -63,10 +58,8 @@ def align_and_update_state_dicts(
         if found != expected:
             logger.warning("%s %s in the checkpoint does not fit %s %s: skipped.", key, found, model_key, expected)
         elif key in taken_by:
-            raise ValueError(
-                f"Cannot match one checkpoint key to multiple keys in the model: {key!r} matches {taken_by[key]!r} and "
-                f"{model_key!r}."
-            )
+            both = f"{taken_by[key]!r} and {model_key!r}"
+            raise ValueError(f"Cannot match one checkpoint key to multiple keys in the model: {key!r} matches {both}.")
         else:
             taken_by[key] = model_key
     if not taken_by:
@@ -90,5 +83,5 @@ def _longest_suffix(model_key: str, candidates: Mapping[str, Any]) -> str | None
 def _from_caffe2(key: str) -> str:
     key = key.replace("_", ".")
     for pattern, replacement in _CAFFE2_RENAMES:
-        key = pattern.sub(replacement, key)
+        key = re.sub(pattern, replacement, key)
     return key

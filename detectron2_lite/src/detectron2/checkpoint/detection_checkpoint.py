@@ -1,7 +1,5 @@
 """The checkpointer of detection models."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import tempfile

@@ -5,8 +5,6 @@ package, no ``__init__.py``, no cache. Each file therefore runs with its own ``_
 interpreter's import is never touched, so a config that raises leaves nothing behind and threads do not meet.
 """
 
-from __future__ import annotations
-
 import builtins
 import os
 import types

@@ -1,7 +1,5 @@
 """Configs rendered as Python, for people to read and compare."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Mapping
 from typing import Any

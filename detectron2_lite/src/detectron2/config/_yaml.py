@@ -5,8 +5,6 @@ Readable tags are those that only describe data: names (``!!python/name:torch.nn
 error, where an unsafe loader would call whatever the file names.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import enum
 import functools

@@ -1,7 +1,5 @@
 """The yacs bridge: ``CfgNode`` and ``configurable``, without detectron2's table of default values."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Build the objects that a lazy config describes."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Lazy configs: calls described as data, in Python or YAML files."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import logging

@@ -1,7 +1,5 @@
 """Where a data loader spends its time."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Data loaders."""
 
-from __future__ import annotations
-
 import itertools
 import logging
 import operator
@@ -12,7 +10,7 @@ import numpy as np
 import torch
 from detectron2.utils.comm import get_world_size
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.logger import log_first_n
+from detectron2.utils.logger import _create_class_table, log_first_n
 from torch.utils import data as torchdata
 
 from .catalog import DatasetCatalog, MetadataCatalog
@@ -49,7 +47,6 @@ def print_instances_class_histogram(dataset_dicts: list[dict], class_names: Sequ
     Raises:
         AssertionError: a class id outside [0, len(class_names)).
     """
-    from tabulate import tabulate
     from termcolor import colored
 
     objects = itertools.chain.from_iterable(d["annotations"] for d in dataset_dicts)
@@ -60,18 +57,9 @@ def print_instances_class_histogram(dataset_dicts: list[dict], class_names: Sequ
         assert high < len(class_names), f"category_id {high} is out of range for {len(class_names)} classes"
     counts = np.bincount(classes, minlength=len(class_names)).tolist()
     names = [name if len(name) <= 13 else f"{name[:11]}.." for name in class_names]
-    cells = list(itertools.chain(*zip(names, counts, strict=True)))
-    columns = min(6, len(cells))
-    cells += [None] * (-len(cells) % columns)
-    if len(class_names) > 1:
-        cells += ["total", sum(counts)]
-    table = tabulate(
-        [cells[i : i + columns] for i in range(0, len(cells), columns)],
-        headers=["category", "#instances"] * (columns // 2),
-        tablefmt="pipe",
-        numalign="left",
-        stralign="center",
-    )
+    if len(names) > 1:
+        names, counts = [*names, "total"], [*counts, sum(counts)]
+    table = _create_class_table(names, counts, "#instances")
     message = f"Distribution of instances among all {len(class_names)} categories:\n{colored(table, 'cyan')}"
     log_first_n(logging.INFO, message, key="message")
 
@@ -160,9 +148,8 @@ def build_batch_data_loader(
     if not batch_size:
         world_size = get_world_size()
         assert total_batch_size > 0, f"total_batch_size must be positive, got {total_batch_size}"
-        assert total_batch_size % world_size == 0, (
-            f"total_batch_size={total_batch_size} must be divisible by the number of processes, {world_size}"
-        )
+        remainder = total_batch_size % world_size
+        assert remainder == 0, f"total_batch_size={total_batch_size} must be divisible by the {world_size} processes"
         batch_size = total_batch_size // world_size
     logger.info(f"Making batched data loader with batch_size={batch_size}")
 
@@ -264,7 +251,6 @@ def build_detection_test_loader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
-        drop_last=False,
         num_workers=num_workers,
         collate_fn=trivial_batch_collator if collate_fn is None else collate_fn,
     )

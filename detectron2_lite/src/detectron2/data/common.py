@@ -1,7 +1,5 @@
 """Wrappers of data sets: mapping, serialising, iterating by a sampler, grouping by aspect ratio."""
 
-from __future__ import annotations
-
 import copy
 import logging
 import pickle

@@ -1,7 +1,5 @@
 """From a data set dict to a detector's input."""
 
-from __future__ import annotations
-
 import copy
 import logging
 from collections.abc import Sequence
@@ -67,13 +65,9 @@ class DatasetMapper:
     def _transform_annotations(self, dataset_dict: dict, transforms: T.Transform, image_shape: tuple[int, int]) -> None:
         """Replace "annotations" by "instances"."""
         unused = {"keypoints"} if self.use_instance_mask else {"keypoints", "segmentation"}
-        annos = [
-            utils.transform_instance_annotations(
-                {k: v for k, v in anno.items() if k not in unused}, transforms, image_shape
-            )
-            for anno in dataset_dict.pop("annotations")
-            if anno.get("iscrowd", 0) == 0
-        ]
+        annos = [a for a in dataset_dict.pop("annotations") if a.get("iscrowd", 0) == 0]
+        annos = [{k: v for k, v in a.items() if k not in unused} for a in annos]
+        annos = [utils.transform_instance_annotations(a, transforms, image_shape) for a in annos]
         instances = utils.annotations_to_instances(annos, image_shape, mask_format=self.instance_mask_format)
         if self.recompute_boxes and instances.has("gt_masks"):
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()

@@ -1,7 +1,5 @@
 """From data set dicts to the inputs of a detector: images, annotations, metadata."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -121,9 +119,9 @@ def transform_instance_annotations(
     if "segmentation" in annotation:
         annotation["segmentation"] = _transform_segmentation(annotation["segmentation"], transforms, image_size)
     if "keypoints" in annotation:
-        annotation["keypoints"] = transform_keypoint_annotations(
-            annotation["keypoints"], transforms, image_size, keypoint_hflip_indices
-        )
+        keypoints = annotation["keypoints"]
+        keypoints = transform_keypoint_annotations(keypoints, transforms, image_size, keypoint_hflip_indices)
+        annotation["keypoints"] = keypoints
     return annotation
 
 
@@ -140,9 +138,7 @@ def _transform_segmentation(
         mask = transforms.apply_segmentation(coco_mask.decode(segmentation))
         assert mask.shape[:2] == tuple(image_size), f"Mask of {mask.shape[:2]} in an image of {tuple(image_size)}"
         return mask
-    raise ValueError(
-        f"Cannot transform a segmentation of type {type(segmentation)}; use a list of polygons or a COCO RLE dict"
-    )
+    raise ValueError(f"Cannot transform a segmentation of {type(segmentation)}; use polygons or a COCO RLE dict")
 
 
 def transform_keypoint_annotations(
@@ -197,9 +193,7 @@ def annotations_to_instances(annos: list[dict], image_size: tuple[int, int], mas
             bitmaps = [torch.from_numpy(_to_bitmap(s, image_size)) for s in segmentations]
             target.gt_masks = BitMasks(torch.stack(bitmaps))
     if annos and "keypoints" in annos[0]:
-        raise NotImplementedError(
-            "This subset of detectron2 has no keypoint targets; remove 'keypoints' from the annotations"
-        )
+        raise NotImplementedError("This subset of detectron2 has no keypoint targets; leave out 'keypoints'")
     return target
 
 
@@ -213,9 +207,7 @@ def _to_bitmap(segmentation: Any, image_size: tuple[int, int]) -> np.ndarray:
     if isinstance(segmentation, np.ndarray):
         assert segmentation.ndim == 2, f"A bitmap has two axes, got shape {segmentation.shape}"
         return np.ascontiguousarray(segmentation).astype(bool)
-    raise ValueError(
-        f"Cannot make a bitmap of type {type(segmentation)}; use polygons, a COCO RLE dict or an (H, W) array"
-    )
+    raise ValueError(f"Cannot make a bitmap of {type(segmentation)}; use polygons, a COCO RLE dict or an (H, W) array")
 
 
 def filter_empty_instances(
@@ -239,10 +231,7 @@ def filter_empty_instances(
         criteria.append(instances.gt_boxes.nonempty(threshold=box_threshold))
     if by_mask and instances.has("gt_masks"):
         criteria.append(instances.gt_masks.nonempty())
-    if not criteria:
-        keep = torch.ones(len(instances), dtype=torch.bool)
-        return (instances, keep) if return_mask else instances
-    keep = torch.stack(criteria).all(dim=0)
+    keep = torch.stack(criteria).all(dim=0) if criteria else torch.ones(len(instances), dtype=torch.bool)
     return (instances[keep], keep) if return_mask else instances[keep]
 
 

@@ -1,7 +1,5 @@
 """Hooks that evaluate, and that keep the best model."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math

@@ -1,7 +1,5 @@
 """Hooks that measure time and memory in detail."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

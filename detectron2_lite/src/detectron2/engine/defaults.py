@@ -1,7 +1,5 @@
 """The common parts of training scripts: arguments, set-up, writers, distribution of the model."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

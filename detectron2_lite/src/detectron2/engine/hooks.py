@@ -1,7 +1,5 @@
 """The hooks of a typical training."""
 
-from __future__ import annotations
-
 import datetime
 import logging
 import time

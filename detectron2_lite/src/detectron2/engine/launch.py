@@ -1,7 +1,5 @@
 """Starting the processes of a job."""
 
-from __future__ import annotations
-
 import logging
 import socket
 from collections.abc import Callable
@@ -53,7 +51,7 @@ def launch(
     if dist_url in (None, "auto"):
         if num_machines > 1:
             raise ValueError(
-                "dist_url='auto' works on one machine; for several, name a port of machine 0: tcp://host:port"
+                "dist_url='auto' is for one machine; for several, name a port of machine 0: tcp://host:port"
             )
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
     if num_machines > 1 and dist_url.startswith("file://"):

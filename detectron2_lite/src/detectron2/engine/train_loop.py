@@ -1,7 +1,5 @@
 """The training loop."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import math
 import time

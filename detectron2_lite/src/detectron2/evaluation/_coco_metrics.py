@@ -3,8 +3,6 @@
 Shape legend: T IoU thresholds, R recall thresholds, K classes, A area ranges, M limits of detections per image.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import io

@@ -1,7 +1,5 @@
 """COCO average precision of detections."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io
@@ -11,7 +9,6 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +17,7 @@ from detectron2.data.datasets.coco import convert_to_coco_json
 from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
-from detectron2.utils.logger import create_small_table
+from detectron2.utils.logger import _create_class_table, create_small_table
 
 from ._coco_metrics import CocoMetrics, evaluate_detections
 from .evaluator import DatasetEvaluator
@@ -79,9 +76,7 @@ class COCOEvaluator(DatasetEvaluator):
         self._metadata = MetadataCatalog.get(dataset_name)
         if not hasattr(self._metadata, "json_file"):
             if output_dir is None:
-                raise ValueError(
-                    f"Data set {dataset_name!r} is not in COCO format; give an output_dir to convert it in"
-                )
+                raise ValueError(f"Data set {dataset_name!r} is not in COCO format: converting it needs an output_dir")
             cache = os.path.join(output_dir, f"{dataset_name}_coco_format.json")
             convert_to_coco_json(dataset_name, cache, allow_cached=allow_cached_coco)
             self._metadata.json_file = cache
@@ -153,14 +148,8 @@ class COCOEvaluator(DatasetEvaluator):
                 self._logger.warning("The model detected nothing on any image")
                 self._results[task] = dict.fromkeys(_METRICS, float("nan"))
                 continue
-            metrics = evaluate_detections(
-                self._coco_api,
-                detections,
-                task,
-                max_dets=self._max_dets_per_image,
-                img_ids=img_ids,
-                use_fast_impl=self._use_fast_impl,
-            )
+            options = {"max_dets": self._max_dets_per_image, "use_fast_impl": self._use_fast_impl}
+            metrics = evaluate_detections(self._coco_api, detections, task, img_ids=img_ids, **options)
             self._results[task] = self._derive_coco_results(metrics, task)
 
     def _to_dataset_ids(self, detections: list[dict]) -> list[dict]:
@@ -196,22 +185,10 @@ class COCOEvaluator(DatasetEvaluator):
         if class_names is None or len(class_names) <= 1:
             return results
         per_class = metrics.per_class()
-        assert len(class_names) == len(per_class), (
-            f"Data set {self._dataset_name!r} has {len(class_names)} class names, but its json file "
-            f"{len(per_class)} categories"
-        )
-        self._logger.info(f"Per-category {task} AP: \n{_class_table(class_names, per_class)}")
+        counts = f"{len(class_names)} class names, but {len(per_class)} categories in its json file"
+        assert len(class_names) == len(per_class), f"Data set {self._dataset_name!r} has {counts}"
+        self._logger.info(f"Per-category {task} AP: \n{_create_class_table(class_names, per_class, 'AP')}")
         return results | {f"AP-{name}": ap for name, ap in zip(class_names, per_class, strict=True)}
-
-
-def _class_table(names: Sequence[str], values: Sequence[float]) -> str:
-    from tabulate import tabulate
-
-    cells: list[Any] = list(itertools.chain(*zip(names, values, strict=True)))
-    columns = min(6, len(cells))
-    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
-    headers = ["category", "AP"] * (columns // 2)
-    return tabulate(rows, tablefmt="pipe", floatfmt=".3f", headers=headers, numalign="left")
 
 
 def instances_to_coco_json(instances: Instances, img_id: int) -> list[dict]:

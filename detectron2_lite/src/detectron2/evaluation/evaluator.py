@@ -1,7 +1,5 @@
 """Running a model over a data set and handing its outputs to evaluators."""
 
-from __future__ import annotations
-
 import datetime
 import logging
 import time

@@ -1,7 +1,5 @@
 """Normalisation layers. Shape legend: inputs (B, C, H, W)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """From masks predicted inside boxes to masks of the image. Shape legend: N objects, M the side of a box mask."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,9 +24,7 @@ def paste_masks_in_image(masks: Tensor, boxes, image_shape: tuple[int, int], thr
     boxes = boxes if isinstance(boxes, Tensor) else boxes.tensor
     assert len(boxes) == len(masks), f"{len(masks)} masks, but {len(boxes)} boxes"
 
-    pasted = torch.empty(
-        len(masks), height, width, device=masks.device, dtype=torch.bool if threshold >= 0 else torch.uint8
-    )
+    pasted = masks.new_empty((len(masks), height, width), dtype=torch.bool if threshold >= 0 else torch.uint8)
     x = torch.arange(width, device=masks.device) + 0.5
     y = torch.arange(height, device=masks.device) + 0.5
     for out, mask, box in zip(pasted, masks.float(), boxes.float(), strict=True):  # one at a time bounds the memory

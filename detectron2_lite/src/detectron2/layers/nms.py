@@ -1,7 +1,5 @@
 """Non-maximum suppression, from torchvision."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 

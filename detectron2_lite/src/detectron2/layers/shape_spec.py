@@ -1,7 +1,5 @@
 """What a feature map looks like, where the tensor itself is not at hand."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

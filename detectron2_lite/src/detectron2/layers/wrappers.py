@@ -1,7 +1,5 @@
 """Convolution with its norm and activation, and small tensor helpers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The shared lazy configs: data, optimizers, schedules and training options that other projects start from."""
 
-from __future__ import annotations
-
 import os
 
 from detectron2.config import LazyConfig

@@ -1,7 +1,5 @@
 """Assignment of predictions to ground truth by thresholds. Shape legend: M ground-truth objects, N predictions."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

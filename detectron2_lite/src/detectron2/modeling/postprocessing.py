@@ -1,7 +1,5 @@
 """From the network's input size back to the image's."""
 
-from __future__ import annotations
-
 from detectron2.layers.mask_ops import paste_masks_in_image
 from detectron2.structures import Instances
 from torch import Tensor

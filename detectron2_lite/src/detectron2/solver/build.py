@@ -1,7 +1,5 @@
 """Parameter groups for optimizers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Learning rates from fvcore's parameter schedulers: functions of the fraction of training that is done."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -65,13 +65,10 @@ def _convert(box: Tensor, from_mode: BoxMode, to_mode: BoxMode) -> Tensor:
         return box
     if modes == (BoxMode.XYWHA_ABS, BoxMode.XYXY_ABS):
         assert box.shape[-1] == 5, f"Rotated boxes have 5 numbers, got shape {tuple(box.shape)}"
-        xy, (w, h), angle = (
-            box[..., :2].double(),
-            box[..., 2:4].double().unbind(-1),
-            torch.deg2rad(box[..., 4].double()),
-        )
-        cos, sin = angle.cos().abs(), angle.sin().abs()
+        x, y, w, h, angle = box.double().unbind(-1)
+        cos, sin = torch.deg2rad(angle).cos().abs(), torch.deg2rad(angle).sin().abs()
         size = torch.stack((cos * w + sin * h, cos * h + sin * w), dim=-1)  # of the enclosing upright box
+        xy = torch.stack((x, y), dim=-1)
         return torch.cat((xy - size / 2, xy + size / 2), dim=-1).to(box.dtype)
     if modes == (BoxMode.XYWH_ABS, BoxMode.XYWHA_ABS):
         xy, wh = box[..., :2].double(), box[..., 2:].double()
@@ -166,8 +163,6 @@ class Boxes:
     @classmethod
     def cat(cls, boxes_list: Sequence[Boxes]) -> Boxes:
         """Concatenate into new storage; an empty list gives (0, 4)."""
-        assert isinstance(boxes_list, (list, tuple))
-        assert all(isinstance(b, Boxes) for b in boxes_list)
         return cls(torch.cat([b.tensor for b in boxes_list]) if boxes_list else torch.empty(0))
 
     @property

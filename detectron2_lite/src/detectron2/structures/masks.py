@@ -97,8 +97,6 @@ class BitMasks:
     @staticmethod
     def cat(bitmasks_list: Sequence[BitMasks]) -> BitMasks:
         """Concatenate masks of the same image size."""
-        assert len(bitmasks_list) > 0
-        assert all(isinstance(m, BitMasks) for m in bitmasks_list)
         return BitMasks(torch.cat([m.tensor for m in bitmasks_list]))
 
 
@@ -173,8 +171,6 @@ class PolygonMasks:
     @staticmethod
     def cat(polymasks_list: Sequence[PolygonMasks]) -> PolygonMasks:
         """Concatenate the lists of objects."""
-        assert len(polymasks_list) > 0
-        assert all(isinstance(m, PolygonMasks) for m in polymasks_list)
         return PolygonMasks(list(itertools.chain.from_iterable(m.polygons for m in polymasks_list)))
 
 

@@ -1,13 +1,16 @@
 """What the visualizer draws on, and its primitives."""
 
-from __future__ import annotations
-
 import colorsys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from detectron2.structures import polygons_to_bitmask
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle, Polygon, Rectangle
 
 from ._generic_mask import GenericMask
 from .colormap import random_color
@@ -29,8 +32,6 @@ class VisImage:
             img: RGB (H, W, 3) in [0, 255].
             scale: output pixels per image pixel.
         """
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
 
         self.img = img
         self.scale = scale
@@ -61,7 +62,6 @@ class VisImage:
 
 def change_brightness(color: Any, factor: float) -> tuple[float, float, float]:
     """Lighten (``factor`` in (0, 1]) or darken ([-1, 0)) a matplotlib colour by scaling its lightness by 1 + factor."""
-    from matplotlib.colors import to_rgb
 
     assert -1.0 <= factor <= 1.0, f"A brightness factor is in [-1, 1], got {factor}"
     hue, lightness, saturation = colorsys.rgb_to_hls(*to_rgb(color))
@@ -93,7 +93,6 @@ class DrawingPrimitives:
         rotation: float = 0,
     ) -> VisImage:
         """Write on a black background, with the top of the text at ``position`` (x, y); dark colours are lightened."""
-        from matplotlib.colors import to_rgb
 
         color = np.maximum(to_rgb(color), 0.2)
         color[np.argmax(color)] = max(0.8, np.max(color))
@@ -115,7 +114,6 @@ class DrawingPrimitives:
         self, box_coord: Sequence[float], alpha: float = 0.5, edge_color: Any = "g", line_style: str = "-"
     ) -> VisImage:
         """Draw the outline of a box (x0, y0, x1, y1)."""
-        from matplotlib.patches import Rectangle
 
         x0, y0, x1, y1 = box_coord
         width = max(self._default_font_size / 4, 1) * self.output.scale
@@ -125,7 +123,6 @@ class DrawingPrimitives:
 
     def draw_circle(self, circle_coord: Sequence[float], color: Any, radius: float = 3) -> VisImage:
         """Draw a filled circle at (x, y)."""
-        from matplotlib.patches import Circle
 
         self.output.ax.add_patch(Circle(circle_coord, radius=radius, fill=True, color=color))
         return self.output
@@ -139,7 +136,6 @@ class DrawingPrimitives:
         linewidth: float | None = None,
     ) -> VisImage:
         """Draw a line through points."""
-        from matplotlib.lines import Line2D
 
         width = max(self._default_font_size / 3 if linewidth is None else linewidth, 1) * self.output.scale
         self.output.ax.add_line(Line2D(x_data, y_data, linewidth=width, color=color, linestyle=linestyle))
@@ -147,8 +143,6 @@ class DrawingPrimitives:
 
     def draw_polygon(self, segment: np.ndarray, color: Any, edge_color: Any = None, alpha: float = 0.5) -> VisImage:
         """Draw a filled polygon (N, 2); the edge is opaque, by default of the same colour, darker if nearly opaque."""
-        from matplotlib.colors import to_rgb
-        from matplotlib.patches import Polygon
 
         if edge_color is None:
             edge_color = change_brightness(color, -0.7) if alpha > 0.8 else color
@@ -177,7 +171,6 @@ class DrawingPrimitives:
             alpha: opacity.
             area_threshold: smaller parts, in pixels, are left out.
         """
-        from matplotlib.colors import to_rgb
 
         color = to_rgb(random_color(rgb=True, maximum=1) if color is None else color)
         mask = GenericMask(np.asarray(binary_mask), self.output.height, self.output.width)
@@ -206,7 +199,6 @@ class DrawingPrimitives:
         return self.output
 
     def _draw_overlay(self, opacity: np.ndarray, color: Any, alpha: float) -> tuple[float, float, float]:
-        from matplotlib.colors import to_rgb
 
         color = to_rgb(random_color(rgb=True, maximum=1) if color is None else color)
         rgba = np.zeros((*opacity.shape, 4), dtype=np.float32)

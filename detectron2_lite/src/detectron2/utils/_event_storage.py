@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -153,9 +152,7 @@ class EventStorage:
         _CURRENT_STORAGE_STACK.append(self)
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: Any) -> None:
         assert _CURRENT_STORAGE_STACK[-1] is self, "Event storages have to be left in the reverse order of entering."
         _CURRENT_STORAGE_STACK.pop()
 

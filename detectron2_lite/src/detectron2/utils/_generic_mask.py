@@ -1,8 +1,9 @@
 """Masks to draw, in whatever form they come."""
 
-from __future__ import annotations
-
 import numpy as np
+import pycocotools.mask as coco_mask
+from contourpy import FillType, contour_generator
+from detectron2.structures import polygons_to_bitmask
 
 
 class GenericMask:
@@ -60,8 +61,6 @@ class GenericMask:
 
     def mask_to_polygons(self, mask: np.ndarray) -> tuple[list[np.ndarray], bool]:
         """The outlines of a bitmap, halfway between its pixels and the others, and whether it has holes."""
-        from contourpy import FillType, contour_generator
-
         padded = np.pad(mask.astype(float), 1)  # outlines close at the border of the image
         generator = contour_generator(z=padded, fill_type=FillType.OuterOffset)
         polygons, has_holes = [], False
@@ -73,8 +72,6 @@ class GenericMask:
 
     def polygons_to_mask(self, polygons: list[np.ndarray]) -> np.ndarray:
         """Rasterise, as COCO does."""
-        from detectron2.structures import polygons_to_bitmask
-
         return polygons_to_bitmask(polygons, self.height, self.width).astype(np.uint8)
 
     def area(self) -> int:
@@ -90,8 +87,6 @@ class GenericMask:
 
 
 def _decode(rle: dict) -> np.ndarray:
-    import pycocotools.mask as coco_mask
-
     if isinstance(rle["counts"], list):
         rle = coco_mask.frPyObjects(rle, *rle["size"])
     return coco_mask.decode(rle)

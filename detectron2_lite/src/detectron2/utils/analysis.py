@@ -4,8 +4,6 @@ fvcore traces a function from tensors to tensors, whereas a detector takes ``lis
 Instances; an adapter stands in between. fvcore counts one multiply-add as one FLOP.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any

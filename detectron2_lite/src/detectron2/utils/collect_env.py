@@ -1,7 +1,5 @@
 """The software and hardware in use, as a table for logs and reports: ``python -m detectron2.utils.collect_env``."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

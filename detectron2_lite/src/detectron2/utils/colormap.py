@@ -1,7 +1,5 @@
 """Distinct colours for drawing: MATLAB's line colours, then a grid over RGB."""
 
-from __future__ import annotations
-
 import random
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Communication between the processes of a job. Every function works, and does nothing, in a single process."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The state of the process: random seeds."""
 
-from __future__ import annotations
-
 import logging
 import os
 import random

@@ -15,12 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from detectron2.utils.file_io import PathManager
 
-from ._event_storage import (  # noqa: F401
-    _CURRENT_STORAGE_STACK,
-    EventStorage,
-    get_event_storage,
-    has_event_storage,
-)
+from ._event_storage import _CURRENT_STORAGE_STACK, EventStorage, get_event_storage, has_event_storage  # noqa: F401
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

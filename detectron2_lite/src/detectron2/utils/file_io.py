@@ -1,7 +1,5 @@
 """File access through iopath: local paths, ``http(s)://`` and ``detectron2://``."""
 
-from __future__ import annotations
-
 from typing import IO, Any
 
 from iopath.common.file_io import HTTPURLHandler, OneDrivePathHandler, PathHandler

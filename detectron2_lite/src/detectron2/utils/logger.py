@@ -1,15 +1,14 @@
 """Console and file logging, rate-limited messages, small tables."""
 
-from __future__ import annotations
-
 import atexit
 import functools
+import itertools
 import logging
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from detectron2.utils.file_io import PathManager
@@ -101,8 +100,7 @@ def _log_stream(filename: str) -> IO[str]:
     """One open file per path, shared by all loggers that write to it."""
     if os.path.dirname(filename):
         PathManager.mkdirs(os.path.dirname(filename))
-    buffering = int(os.environ.get("D2_LOG_BUFFER_SIZE", _REMOTE_BUFFER_BYTES)) if "://" in filename else -1
-    stream = PathManager.open(filename, "a", buffering=buffering)
+    stream = PathManager.open(filename, "a", buffering=_REMOTE_BUFFER_BYTES if "://" in filename else -1)
     atexit.register(stream.close)
     return stream
 
@@ -162,11 +160,14 @@ def log_every_n_seconds(lvl: int, msg: str, n: float = 1, *, name: str | None = 
 
 def create_small_table(small_dict: Mapping[str, Any]) -> str:
     """Format a few values as a table of one row, with their keys as the header."""
-    return tabulate(
-        [list(small_dict.values())],
-        headers=list(small_dict),
-        tablefmt="pipe",
-        floatfmt=".3f",
-        stralign="center",
-        numalign="center",
-    )
+    style = {"tablefmt": "pipe", "floatfmt": ".3f", "stralign": "center", "numalign": "center"}
+    return tabulate([list(small_dict.values())], headers=list(small_dict), **style)
+
+
+def _create_class_table(names: Sequence[str], values: Sequence[Any], header: str) -> str:
+    """Format one value per class as a table of up to three pairs of columns."""
+    cells = list(itertools.chain(*zip(names, values, strict=True)))
+    columns = min(6, len(cells))
+    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    headers = ["category", header] * (columns // 2)
+    return tabulate(rows, headers=headers, tablefmt="pipe", floatfmt=".3f", numalign="left", stralign="center")

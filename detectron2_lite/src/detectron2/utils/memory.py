@@ -1,7 +1,5 @@
 """Survival of CUDA out-of-memory errors."""
 
-from __future__ import annotations
-
 import functools
 import logging
 from collections.abc import Callable

@@ -1,7 +1,6 @@
 """From names to objects and back."""
 
-from __future__ import annotations
-
+import contextlib
 import functools
 import importlib
 from typing import Any
@@ -48,9 +47,7 @@ def _convert_target_to_string(t: Any) -> str:
     parts = t.__module__.split(".")
     for length in range(1, len(parts)):
         candidate = ".".join([*parts[:length], t.__qualname__])
-        try:
+        with contextlib.suppress(ImportError):
             if locate(candidate) is t:
                 return candidate
-        except ImportError:
-            continue
     return f"{t.__module__}.{t.__qualname__}"

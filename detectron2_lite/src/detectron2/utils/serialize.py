@@ -1,7 +1,5 @@
 """Pickling of what pickle refuses."""
 
-from __future__ import annotations
-
 from typing import Any
 
 

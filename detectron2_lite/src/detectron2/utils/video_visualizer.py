@@ -1,7 +1,5 @@
 """Drawing of detections in videos: an object keeps its colour from frame to frame."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +8,7 @@ import numpy as np
 from detectron2.structures import Instances
 
 from .colormap import random_color, random_colors
-from .visualizer import ColorMode, VisImage, Visualizer, _create_text_labels
+from .visualizer import ColorMode, VisImage, Visualizer
 
 _MIN_IOU = {"bbox": 0.6, "mask_rle": 0.5}  # to count as the same object
 _FRAMES_TO_LIVE = 8
@@ -61,7 +59,7 @@ class VideoVisualizer:
             predictions: on the CPU; ``pred_boxes`` or ``pred_masks`` (then boxes are not drawn), and of ``scores``,
                 ``pred_classes``, ``pred_keypoints``, ``ID``, ``COLOR`` and ``ID_period`` what there is.
         """
-        visualizer = Visualizer(frame, self.metadata)
+        visualizer = Visualizer(frame, self.metadata, instance_mode=self._instance_mode)
         if len(predictions) == 0:
             return visualizer.output
         colors = self._colors(predictions)
@@ -70,35 +68,19 @@ class VideoVisualizer:
             visible = [i for i, period in enumerate(predictions.ID_period) if period > threshold]
             predictions, colors = predictions[np.array(visible, dtype=int)], [colors[i] for i in visible]
 
-        fields = predictions.get_fields()
-        masks, classes = fields.get("pred_masks"), fields.get("pred_classes")
-        alpha = 0.5
-        if self._instance_mode == ColorMode.IMAGE_BW:
-            mask = None if masks is None else np.any(np.asarray(masks), axis=0)
-            visualizer.output.reset_image(visualizer._create_grayscale_image(mask))
-            alpha = 0.3
-        classes = None if classes is None else classes.tolist()
-        return visualizer.overlay_instances(
-            boxes=None if masks is not None else fields.get("pred_boxes"),
-            masks=masks,
-            labels=_create_text_labels(classes, fields.get("scores"), self.metadata.get("thing_classes")),
-            keypoints=fields.get("pred_keypoints"),
-            assigned_colors=colors,
-            alpha=alpha,
-        )
+        fields = dict(predictions.get_fields())
+        if "pred_masks" in fields:
+            fields.pop("pred_boxes", None)
+        return visualizer._draw_fields(fields, colors, alpha=0.5)
 
     def _colors(self, predictions: Instances) -> Sequence[Any]:
         if predictions.has("COLOR"):
             return predictions.COLOR
         if predictions.has("ID"):
             return self._assign_colors_by_id(predictions)
-        boxes, classes = predictions.pred_boxes.tensor.tolist(), predictions.pred_classes.tolist()
-        return self._assign_colors(
-            [
-                _DetectedInstance(label, box, mask_rle=None, color=None, ttl=_FRAMES_TO_LIVE)
-                for label, box in zip(classes, boxes, strict=True)
-            ]
-        )
+        objects = zip(predictions.pred_classes.tolist(), predictions.pred_boxes.tensor.tolist(), strict=True)
+        found = [_DetectedInstance(label, box, None, None, _FRAMES_TO_LIVE) for label, box in objects]
+        return self._assign_colors(found)
 
     def _assign_colors(self, instances: list[_DetectedInstance]) -> list[Any]:
         """Give every object the colour of the old one of its class that it overlaps most, or a new one."""

@@ -1,8 +1,6 @@
 """Drawing of detections and annotations."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum, unique
 from typing import Any
 
@@ -87,22 +85,21 @@ class Visualizer(DrawingPrimitives):
                 ``pred_keypoints`` what there is.
             jittering: vary the colour of a class from object to object (mode SEGMENTATION).
         """
-        fields = predictions.get_fields()
+        colors = None
+        if predictions.has("pred_classes"):
+            colors = self._class_colors(predictions.pred_classes.tolist(), jittering)
+        return self._draw_fields(predictions.get_fields(), colors, alpha=0.5 if colors is None else 0.8)
+
+    def _draw_fields(self, fields: Mapping[str, Any], colors: Sequence[Any] | None, alpha: float) -> VisImage:
         classes = fields["pred_classes"].tolist() if "pred_classes" in fields else None
-        labels = _create_text_labels(classes, fields.get("scores"), self.metadata.get("thing_classes"))
-        masks = fields.get("pred_masks")
-        masks = None if masks is None else [np.asarray(mask) for mask in masks]
-        alpha = 0.5
-        colors = self._class_colors(classes, jittering)
-        if colors is not None:
-            alpha = 0.8
+        masks = [np.asarray(mask) for mask in fields["pred_masks"]] if "pred_masks" in fields else None
         if self._instance_mode == ColorMode.IMAGE_BW:
             self.output.reset_image(self._create_grayscale_image(None if masks is None else np.any(masks, axis=0)))
             alpha = 0.3
         return self.overlay_instances(
             masks=masks,
             boxes=fields.get("pred_boxes"),
-            labels=labels,
+            labels=_create_text_labels(classes, fields.get("scores"), self.metadata.get("thing_classes")),
             keypoints=fields.get("pred_keypoints"),
             assigned_colors=colors,
             alpha=alpha,
@@ -253,9 +250,9 @@ class Visualizer(DrawingPrimitives):
                 self.draw_line(xs, ys, color=tuple(c / 255.0 for c in color))
         return self.output
 
-    def _class_colors(self, classes: Sequence[int] | None, jittering: bool) -> list[tuple] | None:
+    def _class_colors(self, classes: Sequence[int], jittering: bool) -> list[tuple] | None:
         palette = self.metadata.get("thing_colors")
-        if self._instance_mode != ColorMode.SEGMENTATION or not palette or classes is None:
+        if self._instance_mode != ColorMode.SEGMENTATION or not palette:
             return None
         colors = [tuple(c / 255 for c in palette[i]) for i in classes]
         return [self._jitter(color) for color in colors] if jittering else colors

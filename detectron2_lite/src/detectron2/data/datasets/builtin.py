@@ -1,7 +1,5 @@
 """Registration of the standard COCO splits under ``$DETECTRON2_DATASETS`` (default: ``datasets``)."""
 
-from __future__ import annotations
-
 import os
 
 from .builtin_meta import _get_builtin_metadata
@@ -27,12 +25,8 @@ def register_all_coco(root: str) -> None:
         root: the directory that holds ``coco/annotations/`` and the image directories ``coco/train2017/``, ...
     """
     for name, (images, json_name) in _COCO_SPLITS.items():
-        register_coco_instances(
-            name,
-            _get_builtin_metadata("coco"),
-            os.path.join(root, f"coco/annotations/{json_name}.json"),
-            os.path.join(root, f"coco/{images}"),
-        )
+        image_root, json_file = (os.path.join(root, "coco", path) for path in (images, f"annotations/{json_name}.json"))
+        register_coco_instances(name, _get_builtin_metadata("coco"), json_file, image_root)
 
 
 register_all_coco(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))

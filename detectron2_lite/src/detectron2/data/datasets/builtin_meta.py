@@ -1,7 +1,5 @@
 """COCO's classes: ids, names and the colours of the panoptic API."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The COCO format, read and written (https://cocodataset.org/#format-data)."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import logging
@@ -14,7 +12,6 @@ from typing import Any
 import numpy as np
 from detectron2.structures import BoxMode, PolygonMasks
 from detectron2.utils.file_io import PathManager
-from fvcore.common.timer import Timer
 
 from ..catalog import DatasetCatalog, Metadata, MetadataCatalog
 
@@ -46,11 +43,8 @@ def load_coco_json(
         KeyError: an annotation names a category that the file does not define.
         ValueError: an annotation with an empty "bbox", or a file without categories.
     """
-    timer = Timer()
     with PathManager.open(str(json_file)) as f:
         content = json.load(f)
-    if timer.seconds() > 1:
-        logger.info(f"Loading {json_file} takes {timer.seconds():.2f} seconds.")
     id_map = None if dataset_name is None else _set_classes(content, dataset_name, json_file)
 
     images = {image["id"]: image for image in content["images"]}
@@ -134,9 +128,7 @@ def _read_object(annotation: dict, keys: list[str], id_map: dict[int, int] | Non
     obj["bbox_mode"] = BoxMode.XYWH_ABS
     if id_map is not None:
         if obj["category_id"] not in id_map:
-            raise KeyError(
-                f"Image {image_id} has an annotation of category_id={obj['category_id']}, not in 'categories'"
-            )
+            raise KeyError(f"Image {image_id}: an annotation's category_id={obj['category_id']} is not in 'categories'")
         obj["category_id"] = id_map[obj["category_id"]]
     return obj
 
@@ -158,10 +150,7 @@ def load_sem_seg(gt_root: str, image_root: str, gt_ext: str = "png", image_ext: 
     assert labels, f"No annotations found in {gt_root}."
     if len(labels) != len(images):
         common = sorted(set(labels) & set(images))
-        logger.warning(
-            f"{image_root} has {len(images)} images and {gt_root} {len(labels)} label images; "
-            f"using the {len(common)} that have both."
-        )
+        logger.warning(f"{len(images)} images, but {len(labels)} label images: using the {len(common)} that have both")
         labels = images = common
     logger.info(f"Loaded {len(images)} images with semantic segmentation from {image_root}")
     return [
@@ -260,10 +249,7 @@ def convert_to_coco_json(dataset_name: str, output_file: str, allow_cached: bool
     PathManager.mkdirs(os.path.dirname(output_file))
     with file_lock(output_file):
         if PathManager.exists(output_file) and allow_cached:
-            logger.warning(
-                f"Reusing the COCO-format annotations converted earlier to '{output_file}'. Remove the file if the "
-                "data set has changed."
-            )
+            logger.warning(f"Reusing '{output_file}', converted earlier; remove it if the data set has changed")
             return
         logger.info(f"Writing {dataset_name!r} in COCO format to '{output_file}' ...")
         coco = convert_to_coco_dict(dataset_name)

@@ -1,7 +1,5 @@
 """Samplers of indices. Each process of a job takes its share; workers of a data loader share via ToIterableDataset."""
 
-from __future__ import annotations
-
 import itertools
 import logging
 import math

@@ -2,8 +2,6 @@
 
 # The global generator is the contract: one seed gives the same data on both hosts.
 # ruff: noqa: NPY002
-from __future__ import annotations
-
 import numpy as np
 from fvcore.transforms.transform import BlendTransform
 

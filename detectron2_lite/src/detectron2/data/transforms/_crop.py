@@ -2,8 +2,6 @@
 
 # The global generator is the contract: one seed gives the same data on both hosts.
 # ruff: noqa: NPY002
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -108,18 +106,14 @@ class RandomCrop_CategoryAreaConstraint(Augmentation):
     def get_transform(self, image: np.ndarray, sem_seg: np.ndarray) -> Transform:
         if self.single_category_max_area >= 1.0:
             return self.crop_aug.get_transform(image)
-        height, width = sem_seg.shape
         for _ in range(10):
-            crop_height, crop_width = self.crop_aug.get_crop_size((height, width))
-            y0 = np.random.randint(height - crop_height + 1)
-            x0 = np.random.randint(width - crop_width + 1)
-            crop = sem_seg[y0 : y0 + crop_height, x0 : x0 + crop_width]
-            labels, areas = np.unique(crop, return_counts=True)
+            crop = self.crop_aug.get_transform(sem_seg)
+            labels, areas = np.unique(crop.apply_segmentation(sem_seg), return_counts=True)
             if self.ignored_category is not None:
                 areas = areas[labels != self.ignored_category]
             if len(areas) > 1 and areas.max() < areas.sum() * self.single_category_max_area:
                 break
-        return CropTransform(x0, y0, crop_width, crop_height)
+        return crop
 
 
 class MinIoURandomCrop(Augmentation):

@@ -80,9 +80,8 @@ class Augmentation:
                     f"{type(self).__name__} needs the input attribute {name!r}, which {type(aug_input)} lacks"
                 ) from e
         transform = self.get_transform(*args)
-        assert isinstance(transform, Transform), (
-            f"{type(self).__name__}.get_transform must return a Transform, got {type(transform)}"
-        )
+        name = type(self).__name__
+        assert isinstance(transform, Transform), f"{name}.get_transform must return a Transform, got {type(transform)}"
         aug_input.transform(transform)
         return transform
 

@@ -1,9 +1,7 @@
 """Geometric augmentations. Each call draws from numpy's global generator in a fixed order."""
 
 # The global generator is the contract: one seed gives the same data on both hosts.
-# ruff: noqa: NPY002
-from __future__ import annotations
-
+# ruff: noqa: NPY002, F403
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -12,29 +10,15 @@ import numpy as np
 from fvcore.transforms.transform import HFlipTransform, NoOpTransform, Transform, VFlipTransform
 from PIL import Image
 
-from ._color import RandomBrightness, RandomContrast, RandomLighting, RandomSaturation
-from ._crop import FixedSizeCrop, MinIoURandomCrop, RandomCrop, RandomCrop_CategoryAreaConstraint
+from . import _color, _crop
+from ._color import *
+from ._crop import *
 from .augmentation import Augmentation, _transform_to_aug
 from .transform import ExtentTransform, ResizeTransform, RotationTransform
 
-__all__ = [
-    "FixedSizeCrop",
-    "MinIoURandomCrop",
-    "RandomApply",
-    "RandomBrightness",
-    "RandomContrast",
-    "RandomCrop",
-    "RandomCrop_CategoryAreaConstraint",
-    "RandomExtent",
-    "RandomFlip",
-    "RandomLighting",
-    "RandomResize",
-    "RandomRotation",
-    "RandomSaturation",
-    "Resize",
-    "ResizeScale",
-    "ResizeShortestEdge",
-]
+__all__ = _color.__all__ + _crop.__all__
+__all__ += ["RandomApply", "RandomExtent", "RandomFlip", "RandomResize", "RandomRotation"]
+__all__ += ["Resize", "ResizeScale", "ResizeShortestEdge"]
 
 
 def _check_sample_style(sample_style: str) -> bool:

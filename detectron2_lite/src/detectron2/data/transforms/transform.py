@@ -23,14 +23,6 @@ def _with_pil(image: np.ndarray, operation: Callable[[Image.Image], Image.Image]
     return result[:, :, None] if grey else result
 
 
-def _import_cv2() -> Any:
-    try:
-        import cv2
-    except ImportError as e:
-        raise ImportError("Rotating images needs OpenCV: pip install opencv-python-headless") from e
-    return cv2
-
-
 class ExtentTransform(Transform):
     """Cut a rectangle out of the image, also beyond its border, and scale it to the output size."""
 
@@ -54,16 +46,13 @@ class ExtentTransform(Transform):
     def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
         """Sample the rectangle."""
         height, width = self.output_size
-        return _with_pil(
-            img,
-            lambda pil: pil.transform(
-                size=(width, height),
-                method=Image.EXTENT,
-                data=self.src_rect,
-                resample=self.interp if interp is None else interp,
-                fillcolor=(self.fill,) * len(pil.getbands()),
-            ),
-        )
+        resample = self.interp if interp is None else interp
+
+        def cut_out(pil: Image.Image) -> Image.Image:
+            fill = (self.fill,) * len(pil.getbands())
+            return pil.transform((width, height), Image.EXTENT, self.src_rect, resample, fillcolor=fill)
+
+        return _with_pil(img, cut_out)
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         """Map (N, 2) points into the output."""
@@ -166,7 +155,10 @@ class RotationTransform(Transform):
         """Rotate (H, W) or (H, W, C)."""
         if self._is_identity(img):
             return img
-        cv2 = _import_cv2()
+        try:
+            import cv2
+        except ImportError as e:
+            raise ImportError("Rotating images needs OpenCV: pip install opencv-python-headless") from e
         assert img.shape[:2] == (self.h, self.w), f"Expected an image of {(self.h, self.w)}, got {img.shape[:2]}"
         flags = next(i for i in (interp, self.interp, cv2.INTER_LINEAR) if i is not None)
         return cv2.warpAffine(img, self.rm_image, (int(self.bound_w), int(self.bound_h)), flags=flags)
@@ -180,9 +172,7 @@ class RotationTransform(Transform):
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
         """As the image, with the nearest label."""
-        if self._is_identity(segmentation):
-            return segmentation
-        return self.apply_image(segmentation, interp=_import_cv2().INTER_NEAREST)
+        return self.apply_image(segmentation, interp=0)  # cv2.INTER_NEAREST
 
     def create_rotation_matrix(self, offset: float = 0) -> np.ndarray:
         """The (2, 3) affine map, for coordinates shifted by ``offset``."""

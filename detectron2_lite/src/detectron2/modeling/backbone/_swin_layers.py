@@ -3,8 +3,6 @@
 Shape legend: B images, H x W tokens, C channels, S window side, N = S * S tokens of a window, K windows of an image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

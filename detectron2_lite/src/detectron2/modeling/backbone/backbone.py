@@ -1,7 +1,5 @@
 """What the detectors expect of a backbone."""
 
-from __future__ import annotations
-
 from abc import ABCMeta, abstractmethod
 
 from detectron2.layers import ShapeSpec

@@ -1,7 +1,5 @@
 """Registry of backbones."""
 
-from __future__ import annotations
-
 from detectron2.utils.registry import Registry
 
 BACKBONE_REGISTRY = Registry("BACKBONE")

@@ -1,7 +1,5 @@
 """The parts of the feature pyramid module that other backbones borrow."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 

@@ -22,8 +22,10 @@ ResNetBlockBase = CNNBlockBase
 _BLOCKS_PER_STAGE = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
-def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: Norm, **kwargs: Any) -> Conv2d:
-    return Conv2d(in_channels, out_channels, kernel_size, bias=False, norm=get_norm(norm, out_channels), **kwargs)
+def _conv(
+    in_channels: int, out_channels: int, kernel_size: int, norm: Norm, kind: type[Conv2d] = Conv2d, **kwargs: Any
+) -> Conv2d:
+    return kind(in_channels, out_channels, kernel_size, bias=False, norm=get_norm(norm, out_channels), **kwargs)
 
 
 def _msra_fill(conv: nn.Module) -> None:
@@ -92,16 +94,8 @@ class BottleneckBlock(_ResidualBlock):
         super().__init__(in_channels, out_channels, stride, norm)
         stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1 = _conv(in_channels, bottleneck_channels, 1, norm, stride=stride_1x1)
-        self.conv2 = _conv(
-            bottleneck_channels,
-            bottleneck_channels,
-            3,
-            norm,
-            stride=stride_3x3,
-            padding=dilation,
-            dilation=dilation,
-            groups=num_groups,
-        )
+        geometry = {"stride": stride_3x3, "padding": dilation, "dilation": dilation, "groups": num_groups}
+        self.conv2 = _conv(bottleneck_channels, bottleneck_channels, 3, norm, **geometry)
         self.conv3 = _conv(bottleneck_channels, out_channels, 1, norm)
         self._init_weights(self.conv1, self.conv2, self.conv3)
 
@@ -142,14 +136,8 @@ class DeformBottleneckBlock(_ResidualBlock):
         numbers_per_tap = 3 if deform_modulated else 2
         self.conv1 = _conv(in_channels, bottleneck_channels, 1, norm, stride=stride_1x1)
         self.conv2_offset = Conv2d(bottleneck_channels, 9 * numbers_per_tap * deform_num_groups, 3, **geometry)
-        self.conv2 = _DeformConv(
-            bottleneck_channels,
-            bottleneck_channels,
-            3,
-            bias=False,
-            groups=num_groups,
-            norm=get_norm(norm, bottleneck_channels),
-            **geometry,
+        self.conv2 = _conv(
+            bottleneck_channels, bottleneck_channels, 3, norm, kind=_DeformConv, groups=num_groups, **geometry
         )
         self.conv3 = _conv(bottleneck_channels, out_channels, 1, norm)
         self._init_weights(self.conv1, self.conv2, self.conv3)
@@ -311,16 +299,8 @@ class ResNet(Backbone):
             if depth >= 50:
                 kwargs["bottleneck_channels"] = out_channels // 4
             strides = [1 if i == 0 else 2] + [1] * (num_blocks - 1)
-            stages.append(
-                ResNet.make_stage(
-                    block_class,
-                    num_blocks,
-                    in_channels=in_channels,
-                    out_channels=out_channels,
-                    stride_per_block=strides,
-                    **kwargs,
-                )
-            )
+            channels = {"in_channels": in_channels, "out_channels": out_channels}
+            stages.append(ResNet.make_stage(block_class, num_blocks, stride_per_block=strides, **channels, **kwargs))
             in_channels = out_channels
         return stages
 
