@@ -41,6 +41,7 @@ from detrex_ops.reference import sampling_locations
 
 TITLE = "Multi-scale deformable attention, 8 heads x 32 channels, 4 levels x 4 points"
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+TURN_S = 0.04  # short calls are repeated for so long: the clock's resolution is not that of a decoder layer
 FORWARD, BOTH = "forward", "forward + backward"
 Row = dict[str, object]
 
@@ -140,10 +141,10 @@ def measure(size: str, batch: int, device: torch.device, repeats: int) -> Iterat
         memory, runs = {}, {}
         for key, entry in found.items():
             run = passes_of(entry, problem.grad_output)[name]
-            calls = 1 if "grid_sample" in key else 2 if size == "encoder" else max(2, 20 // batch)
             with entry.around():
                 memory[key] = peak_memory(run, device)  # a warm-up as well
-            runs[key] = repeated(run, entry.around, device, calls)
+                calls = round(TURN_S / max(clock(run, device)[1], TURN_S / 20))
+            runs[key] = repeated(run, entry.around, device, max(1, calls))
         timings = in_turns(runs, repeats if size != "encoder" else max(2, repeats // batch), warmup=0)
         seconds = {key: timing.wall_s if device.type == "cuda" else timing.cpu_s for key, timing in timings.items()}
         baseline = next((seconds[key] for key in seconds if "grid_sample" in key), None)
@@ -162,7 +163,7 @@ def measure(size: str, batch: int, device: torch.device, repeats: int) -> Iterat
 def repeated(
     run: Callable[[], object], around: Callable[[], AbstractContextManager[None]], device: torch.device, calls: int
 ) -> Callable[[], tuple[float, float]]:
-    """Seconds of one call, from several: the clock's resolution is not that of a decoder layer."""
+    """CPU seconds and seconds of one of several calls."""
 
     def timed() -> tuple[float, float]:
         with around():

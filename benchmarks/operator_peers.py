@@ -6,6 +6,7 @@ and not measured. An answer that is not the reference's is an error, so a wrong 
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -41,9 +42,9 @@ def peers(problem: Problem) -> Iterator[tuple[str, Entry]]:
             entry = make(importlib.import_module(module), problem)
             check(name, entry, problem)
         except ModuleNotFoundError as error:
-            print(f"{name}: not installed ({error.name})")
+            _say_once(f"{name}: not installed ({error.name})")
         except Exception as error:  # a peer's own failure, whatever it is, is no reason to stop
-            print(f"{name}: not measured: {type(error).__name__}: {error}")
+            _say_once(f"{name}: not measured: {type(error).__name__}: {error}")
         else:
             yield name, entry
 
@@ -63,6 +64,11 @@ def check(name: str, entry: Entry, problem: Problem) -> None:
     tolerance = {torch.float32: 1e-4, torch.float16: 0.2, torch.bfloat16: 5e-2}[entry.inputs[0].dtype]
     if not difference <= tolerance:
         raise RuntimeError(f"{name} differs from the reference by {difference:.1e} of the largest output")
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    print(text, flush=True)
 
 
 def _levels(problem: Problem) -> tuple[Tensor, Tensor]:
