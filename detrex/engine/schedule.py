@@ -146,7 +146,7 @@ def with_warmup(
     """
     if warmup == 0:
         return scheduler
-    return WarmupParamScheduler(scheduler, warmup_factor, warmup / max_iter, warmup_method)
+    return WarmupParamScheduler(scheduler, warmup_factor, warmup / max_iter, warmup_method=warmup_method)
 
 
 def lr_changes(scheduler: ParamScheduler, max_iter: int, *, first: int = 0) -> list[tuple[int, float]]:
