@@ -25,10 +25,10 @@ def original_names(model: DictConfig, *, refine: bool, two_stage: bool) -> dict[
     try:
         with meta_device():
             module = instantiate(model)
-    except ValueError as e:
+    except (AssertionError, ValueError) as e:  # torch's own modules assert
         raise ConfigError(f"model: {e}") from e
     zoo = next(dialect for dialect in DETECTORS if dialect.name == "detrex zoo")
-    state = {name: torch.zeros(()).expand(value.shape) for name, value in module.state_dict().items()}
+    state = {name: torch.zeros((), device="cpu").expand(value.shape) for name, value in module.state_dict().items()}
     names = {ours: name for name, (ours, *_) in from_ours(zoo, state, our_constants(state)).source.items()}
     result = {}
     for ours, parameter in module.named_parameters():
