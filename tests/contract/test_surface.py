@@ -51,16 +51,17 @@ LEFT_OUT = {module: names.split() for module, _, names in (p.partition(":") for 
 
 
 def _names(path: Path) -> set[str]:
-    """What a source file, or a package with its star imports, defines or imports at its top."""
+    """What a source file defines or imports at its top."""
     names = set()
-    for file in path.parent.glob("*.py") if path.stem == "__init__" else [path]:
-        for node in ast.parse(file.read_text(encoding="utf-8")).body:
-            if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
-                names.add(node.name)
-            elif isinstance(node, (ast.Import, ast.ImportFrom)):
-                names |= {alias.asname or alias.name for alias in node.names}
-            elif isinstance(node, ast.Assign):
-                names |= {ast.unparse(target) for target in node.targets}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.ImportFrom) and node.level == 1 and node.names[0].name == "*":
+            names |= _names(path.with_name(f"{node.module}.py"))
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            names |= {ast.unparse(target) for target in node.targets}
     return names
 
 
