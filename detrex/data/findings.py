@@ -46,6 +46,7 @@ KINDS: dict[str, Kind] = {
     "missing-image": Kind("error", "an image file that is not there", IMAGE_OUT),
     "unreadable-image": Kind("error", "a file that is not a readable image", IMAGE_OUT),
     "truncated-image": Kind("error", "an image file that ends too early", IMAGE_OUT),
+    "damaged-image": Kind("error", "an image that decodes, but whose checksum says that it was changed", IMAGE_OUT),
     "decompression-bomb": Kind("error", "an image of more pixels than are safe to decode", IMAGE_OUT),
     "unsupported-pixels": Kind("error", "pixels of more than 8 bits, which 8-bit RGB would cut off", IMAGE_OUT),
     "wrong-size": Kind("error", "an image of another size than its annotation says", IMAGE_OUT),

@@ -103,12 +103,22 @@ def inspect_image(path: str) -> ImageFacts | ImageFault:
             rgb = upright(image).convert("RGB")
             digest = hashlib.blake2b(repr(rgb.size).encode(), digest_size=16)
             digest.update(rgb.tobytes())
-            return ImageFacts(*rgb.size, facts.orientation, digest.hexdigest())
+        with open_image(path) as image:
+            _verify(image)
+        return ImageFacts(*rgb.size, facts.orientation, digest.hexdigest())
     except ImageFault as fault:
         return fault
     except Exception as e:  # as in open_image
         kind = "truncated-image" if "truncated" in str(e).lower() else "unreadable-image"
         return ImageFault(kind, f"cannot be decoded: {_one_line(e)}")
+
+
+def _verify(image: Image.Image) -> None:
+    """Compare the checksums of formats that have them (PNG); decoding does not."""
+    try:
+        image.verify()
+    except Exception as e:  # as in open_image
+        raise ImageFault("damaged-image", f"decodes, but: {_one_line(e)}") from e
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -47,7 +47,8 @@ def read_yolo(root: str, yaml_file: str, *, allow_outside: bool) -> DataSource:
         if split not in reader.splits:
             reader.read_split(key, split)
     if "train" not in reader.splits:
-        raise DatasetError.of("empty-split", yaml_file, '"train" names no folder or list with images')
+        message = f"train: {short(description.get('train'))} leads to no images"
+        raise DatasetError.of("empty-split", yaml_file, message)
     return DataSource(root, "YOLO", reader.splits, tuple(reader.findings))
 
 
@@ -117,9 +118,8 @@ class _Reader:
         """Image files of a folder, of a text file that lists them, or of one image."""
         path = self._locate(entry, key)
         if path is None:
-            kind = "empty-split" if split == "train" else "missing-split"
             message = f"{key}: {short(entry)} is not there"
-            self.findings.append(Finding(kind, self.yaml_file, message, split))
+            self.findings.append(Finding("missing-split", self.yaml_file, message, split))
             return []
         if os.path.isdir(path):
             return list_files(path, IMAGE_SUFFIXES)
