@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from detectron2.config import LazyCall as L
+from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
 from detectron2.evaluation import COCOEvaluator
 from detectron2.solver import WarmupParamScheduler
 from detectron2.solver.build import get_default_optimizer_params
@@ -90,7 +91,12 @@ def _coco_schedule() -> dict:
 
 def _coco_detr() -> dict:
     dataloader = get_config("common/data/coco_detr.py").dataloader
-    del dataloader.train.dataset.filter_empty, dataloader.train.aspect_ratio_grouping
+    dataloader.train = L(build_detection_train_loader)(
+        dataset=L(get_detection_dataset_dicts)(names="coco_2017_train"),
+        mapper=dataloader.train.mapper,
+        total_batch_size=16,
+        num_workers=4,
+    )
     for mapper in (dataloader.train.mapper, dataloader.test.mapper):
         mapper._target_, mapper.mask_on = NAMES["DetrDatasetMapper"], False
     dataloader.test.mapper.augmentation_with_crop = None
