@@ -45,6 +45,7 @@ SURFACE: dict[str, str | None] = {
     "data.datasets.coco.convert_to_coco_json": "(dataset_name, output_file, allow_cached=True)",
     "data.datasets.coco.load_coco_json": "(json_file, image_root, dataset_name=None, extra_annotation_keys=None)",
     "data.datasets.coco.register_coco_instances": "(name, metadata, json_file, image_root)",
+    "data.datasets.load_coco_json": None,
     "data.datasets.load_sem_seg": "(gt_root, image_root, gt_ext='png', image_ext='jpg')",
     "data.datasets.register_coco.register_coco_instances": "(name, metadata, json_file, image_root)",
     "data.datasets.register_coco_instances": "(name, metadata, json_file, image_root)",
@@ -171,6 +172,8 @@ SURFACE: dict[str, str | None] = {
     "modeling.backbone.fpn._assert_strides_are_log2_contiguous": "(strides)",
     "modeling.backbone.make_stage": "(*args, **kwargs)",
     "modeling.backbone.resnet.BasicBlock": "(in_channels, out_channels, *, stride=1, norm='BN')",
+    "modeling.backbone.resnet.BottleneckBlock": None,
+    "modeling.backbone.resnet.CNNBlockBase": None,
     "modeling.backbone.resnet.DeformBottleneckBlock": "(in_channels, out_channels, *, bottleneck_channels, "
     "stride=1, num_groups=1, norm='BN', stride_in_1x1=False, dilation=1, deform_modulated=False, "
     "deform_num_groups=1)",

@@ -45,7 +45,21 @@ def test_name_and_signature(name: str, signature: str | None) -> None:
         assert _signature(found) == signature
 
 
-SUBSET = Path(__file__).parents[2] / "detectron2_lite" / "src" / "detectron2"
+ROOT = Path(__file__).parents[2]
+OUR_CODE = sorted(path for name in ("configs", "detrex", "projects", "tools") for path in (ROOT / name).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", OUR_CODE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_our_code_takes_only_names_of_the_table(path: Path) -> None:
+    table = {*CORE, *DATA}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("detectron2."):
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}".removeprefix("detectron2.")
+                assert name in table or any(known.startswith(f"{name}.") for known in table), name
+
+
+SUBSET = ROOT / "detectron2_lite" / "src" / "detectron2"
 _PARAGRAPHS = (SUBSET / "_left_out.txt").read_text(encoding="utf-8").split("\n\n")[1:]
 LEFT_OUT = {module: names.split() for module, _, names in (p.partition(":") for p in _PARAGRAPHS)}
 

@@ -71,12 +71,14 @@ def test_the_wheel_has_all_files_of_the_source(subset_wheel: Path) -> None:
     assert packed == expected
 
 
+HEAVY = {"cv2", "hotcoco", "matplotlib", "pandas", "safetensors", "scipy", "tensorboard", "timm", "torchvision"}
 UNUSED = {
-    "detectron2.config": {"torch", "cv2", "matplotlib", "pandas", "pycocotools", "tensorboard", "timm", "torchvision"},
-    "detectron2.engine": {"cv2", "matplotlib", "pandas", "pycocotools", "tensorboard", "timm", "torchvision"},
-    "detectron2.modeling": {"cv2", "matplotlib", "pandas", "pycocotools", "tensorboard", "timm", "torchvision"},
-    "detectron2.data": {"cv2", "matplotlib", "pandas", "tensorboard", "timm", "torchvision"},
-    "detectron2.evaluation": {"cv2", "matplotlib", "pandas", "tensorboard", "timm", "torchvision"},
+    "detectron2.config": HEAVY | {"PIL", "hydra", "pycocotools", "torch"},
+    "detectron2.engine": HEAVY | {"PIL", "hydra", "pycocotools"},
+    "detectron2.checkpoint": HEAVY | {"PIL", "hydra", "pycocotools"},
+    "detectron2.modeling": HEAVY | {"PIL", "hydra", "pycocotools"},
+    "detectron2.data": HEAVY | {"hydra", "pycocotools"},
+    "detectron2.evaluation": HEAVY | {"hydra", "pycocotools"},
 }
 
 
