@@ -4,7 +4,7 @@
 
 The extension has to be built on or for that machine first (pip install --no-build-isolation -e .). Prints differences
 from the reference, checks that the deterministic backward repeats itself bit for bit, that streams and devices are
-respected, and writes results/operator_cuda.{md,json,png}.
+respected, and writes results/operator_cuda[_batches].{md,json,png}.
 """
 
 from __future__ import annotations
@@ -108,8 +108,9 @@ def main() -> None:
         good &= compare(implementation, device) and respects_streams(implementation, device)
         if implementation.name == "cuda":
             good &= repeats_itself(implementation, device)
-    command = [sys.executable, str(ROOT / "benchmarks/operator.py"), "--device", str(device), "--limits"]
-    subprocess.run([*command, "--repeats", "30"], check=True)
+    command = [sys.executable, str(ROOT / "benchmarks/operator.py"), "--device", str(device), "--repeats", "30"]
+    subprocess.run([*command, "--limits"], check=True)
+    subprocess.run([*command, "--batch", "1", "2", "4", "8"], check=True)
     if not good:
         raise SystemExit("differences from the reference: see above")
 

@@ -1,15 +1,15 @@
 """The operator: every backend of this device and installed peers, beside grid_sample, in one interleaved run.
 
-    python benchmarks/operator.py [--device cuda] [--sizes encoder ...] [--batch 1 2 4 8] [--limits]
+    python benchmarks/operator.py [--device cuda] [--sizes encoder ...] [--limits]
+    python benchmarks/operator.py --batch 1 2 4 8
 
-Sizes are those of the models with ResNet-50 and Swin-L at 800x1333. Ours is
-the public function, its checks and dispatch included. Ratios are to grid_sample as the official code calls it: that of
-transformers where installed, else detrex_ops' reference. Variants (precisions, instruction sets, the fused form) are
-measured at batch 1, and so is the reference. "from projections" starts from offsets and logits: fused does the softmax
-and the locations in the kernel, unfused beforehand.
+Sizes are those of the models with ResNet-50 and Swin-L at 800x1333. Ours is the public function, checks and dispatch
+included. Ratios are to grid_sample as the official code calls it: that of transformers where installed, else our
+reference. Several batches are measured without variants (precisions, instruction sets, the fused form). "From
+projections" starts at offsets and logits: fused does the softmax and the locations in the kernel, unfused before.
 
-Writes results/operator_<device>.{md,json,png}. On Linux the C allocator keeps what is freed, for all contestants alike;
---fresh-memory leaves it alone, which adds the page faults of new tensors to all of them.
+Writes results/operator_<device>[_batches].{md,json,png}. On Linux the C allocator keeps what is freed, for all
+contestants alike; --fresh-memory leaves it alone, which adds the page faults of new tensors to all of them.
 """
 
 from __future__ import annotations
@@ -130,10 +130,10 @@ def _baseline_fits(problem: Problem) -> bool:
     return needed <= free
 
 
-def measure(size: str, batch: int, device: torch.device, repeats: int) -> Iterator[Row]:
+def measure(size: str, batch: int, device: torch.device, *, repeats: int, variants: bool) -> Iterator[Row]:
     """Rows of the table for one size: time, ratio and memory of each contestant and pass."""
     problem = make_problem(SIZES[size], batch, device)
-    found = dict(contestants(problem, variants=batch == 1))
+    found = dict(contestants(problem, variants=variants))
     for name, entry in found.items():
         if "grid_sample" not in name:
             check(name, entry, problem)
@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", type=torch.device)
     parser.add_argument("--threads", default=1, type=int, help="CPU threads; ratios of CPU seconds need one")
     parser.add_argument("--repeats", default=7, type=int, help="fewer for the encoder in large batches")
-    parser.add_argument("--batch", default=[1, 2, 4, 8], type=int, nargs="+")
+    parser.add_argument("--batch", default=[1], type=int, nargs="+", help="several: without variants")
     parser.add_argument("--sizes", default=list(SIZES), choices=list(SIZES), nargs="+")
     parser.add_argument("--limits", action="store_true", help="measure the machine's limits and the distance to them")
     parser.add_argument("--fresh-memory", action="store_true", help="leave the C allocator as it is")
@@ -222,13 +222,13 @@ def main() -> None:
     rows: list[Row] = []
     for batch in arguments.batch:
         for size in arguments.sizes:
-            rows += measure(size, batch, device, arguments.repeats)
+            rows += measure(size, batch, device, repeats=arguments.repeats, variants=arguments.batch == [1])
             print(f"{size} x{batch}: done", flush=True)
     more = {}
     if arguments.limits:
         limits, more["Distance to the limits"] = distances(rows, device)
         env |= limits
-    name = f"operator_{device.type}"
+    name = f"operator_{device.type}" + ("" if arguments.batch == [1] else "_batches")
     write_results(name, TITLE, env, rows, more)
     plot(rows, RESULTS / f"{name}.png")
 

@@ -1,4 +1,4 @@
-"""The operator's figures as a picture: by contestant at batch 1 above, by batch below, a column for each pass."""
+"""The operator's figures as a picture: a panel for each pass, by contestant, or by batch where there are several."""
 
 from __future__ import annotations
 
@@ -22,19 +22,12 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     passes = list(dict.fromkeys(row["pass"] for row in shown))
     if not passes:
         return
-    figure, axes = pyplot.subplots(
-        2, len(passes), figsize=(7 * len(passes), 9), squeeze=False, sharey="row", layout="constrained"
-    )
-    for column, name in zip(axes.T, passes, strict=True):
-        mine = [row for row in shown if row["pass"] == name]
-        _by_contestant(column[0], [row for row in mine if row["batch"] == mine[0]["batch"]])
-        _by_batch(column[1], mine)
-        column[0].set_title(f"{name}, batch {mine[0]['batch']}")
-        column[1].set(title=f"{name}, float32", xlabel="images")
-    for row in axes:
-        row[0].set_ylabel("times as fast as grid_sample")
+    draw = _by_contestant if len({row["batch"] for row in shown}) == 1 else _by_batch
+    figure, axes = pyplot.subplots(1, len(passes), figsize=(7 * len(passes), 5), squeeze=False, layout="constrained")
+    for axis, name in zip(axes[0], passes, strict=True):
+        draw(axis, [row for row in shown if row["pass"] == name])
+        axis.set(title=name, ylabel="times as fast as grid_sample", ylim=(0, None))
     axes[0][-1].legend(fontsize="small")
-    axes[1][-1].legend(fontsize="small")
     figure.savefig(path, dpi=100)
 
 
@@ -55,5 +48,5 @@ def _by_batch(axis, rows: Sequence[Row]) -> None:
     for size in dict.fromkeys(row["size"] for row in rows):
         chosen = [row for row in rows if row["size"] == size and row["contestant"] == ours]
         axis.plot([row["batch"] for row in chosen], [row[RATIO] for row in chosen], marker="o", label=size)
-    axis.set_ylim(bottom=0)
     axis.set_xticks(sorted({row["batch"] for row in rows}))
+    axis.set_xlabel("images")

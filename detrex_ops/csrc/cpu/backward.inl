@@ -19,8 +19,8 @@ struct Gradients {
 template <Layout layout, int vectors, class T, class Compute>
 DETREX_INLINE void dot_and_scatter(const Rows<const T>& rows, const Rows<Compute>& grad_rows,
                                    const SampleTable<Compute>& table, const Samples<Compute>& samples,
-                                   const typename Simd<Compute>::V (&grad)[vectors], int64_t first_channel,
-                                   Compute* dots) {
+                                   const Samples<Compute>& next, const typename Simd<Compute>::V (&grad)[vectors],
+                                   int64_t first_channel, Compute* dots) {
   using S = Simd<Compute>;
   using V = typename S::V;
   // The gradient's rows lie where the value's do, so far away; it has its own row for what falls outside.
@@ -32,6 +32,7 @@ DETREX_INLINE void dot_and_scatter(const Rows<const T>& rows, const Rows<Compute
       corners<layout>(grad_rows, table, samples, k, grad_corner);
     } else {
       const int64_t distance = reinterpret_cast<int64_t>(grad_rows.data) - reinterpret_cast<int64_t>(rows.data);
+      prefetch_rows(next, k, first_channel * sizeof(T), vectors * S::kLanes * sizeof(T), distance);
       for (int c = 0; c < 4; ++c) {
         grad_corner[c] = corner[c] == rows.outside ? grad_rows.outside
                                                    : reinterpret_cast<Compute*>(samples.address[c][k] + distance);
@@ -153,15 +154,16 @@ struct Backward {
 
   template <Layout layout, int reference_size>
   static DETREX_INLINE void one_query(const Problem& problem, const SampleTable<Compute>& table, int64_t b, int64_t q,
-                                      int64_t n, const Samples<Compute>& samples, Gradients<Compute>& gradients,
-                                      const Rows<const T>& rows, const Rows<Compute>& grad_rows) {
+                                      int64_t n, const Samples<Compute>& samples, const Samples<Compute>& next,
+                                      Gradients<Compute>& gradients, const Rows<const T>& rows,
+                                      const Rows<Compute>& grad_rows) {
     const int64_t row = (b * problem.queries + q) * problem.heads + n;
     const T* grad_output = static_cast<const T*>(problem.grad_output) + row * problem.channels;
     for_each_block<Element<T>::kRowVectors>(Forward<T>::row_vectors(problem), [&](auto block, int64_t first) DETREX_LAMBDA {
       constexpr int count = decltype(block)::value;
       typename Simd<Compute>::V grad[count];
       load_row<count>(grad, grad_output + first * kLanes, problem.channels - first * kLanes);
-      dot_and_scatter<layout, count>(rows, grad_rows, table, samples, grad, first * kLanes, gradients.dot);
+      dot_and_scatter<layout, count>(rows, grad_rows, table, samples, next, grad, first * kLanes, gradients.dot);
     });
     finish_query<reference_size>(table, samples, gradients);
     std::copy_n(gradients.xy, 2 * table.count, static_cast<Compute*>(problem.grad_samples) + 2 * row * table.count);
@@ -176,7 +178,7 @@ struct Backward {
 
   template <int reference_size>
   static void direct(const Problem& problem) {
-    const int64_t pitch = problem.heads * problem.channels, row_bytes = problem.channels * sizeof(Compute);
+    const int64_t pitch = problem.heads * problem.channels;
     const SampleTable<Compute> table(problem, Layout::kDirect, pitch);
     const int64_t image = problem.tokens * pitch;
     parallel_over(problem, problem.batch * problem.tokens, [&](int64_t begin, int64_t end) {
@@ -193,21 +195,16 @@ struct Backward {
         const Rows<const Compute> rows{static_cast<const Compute*>(problem.value) + origin, outside.get()};
         const Rows<Compute> grad_rows{static_cast<Compute*>(problem.grad_value) + origin,
                                       outside.get() + problem.channels};
-        const auto prefetch = [&](const Samples<Compute>& samples) {
-          for (int64_t k = 0; k < table.count; ++k) prefetch_rows(samples, k, 0, row_bytes);
-        };
         const auto fetch = [&](int64_t q) {
           prefetch_inputs(query_inputs<Compute>(problem, b, std::min(q + 2, problem.queries - 1), n), table.count);
           prepare<Layout::kDirect, reference_size>(table, query_inputs<Compute>(problem, b, q, n), buffers[q % 2]);
-          resolve(grad_rows, table, buffers[q % 2]);
-          prefetch(buffers[q % 2]);
           resolve(rows, table, buffers[q % 2]);
-          prefetch(buffers[q % 2]);
         };
         if (problem.queries > 0) fetch(0);
         for (int64_t q = 0; q < problem.queries; ++q) {
-          if (q + 1 < problem.queries) fetch(q + 1);
-          one_query<Layout::kDirect, reference_size>(problem, table, b, q, n, buffers[q % 2], gradients, rows, grad_rows);
+          fetch(std::min(q + 1, problem.queries - 1));
+          one_query<Layout::kDirect, reference_size>(problem, table, b, q, n, buffers[q % 2], buffers[(q + 1) % 2],
+                                                     gradients, rows, grad_rows);
         }
       }
     });
@@ -233,7 +230,7 @@ struct Backward {
         for (int64_t q = 0; q < problem.queries; ++q) {
           prefetch_inputs(query_inputs<Compute>(problem, b, std::min(q + 4, problem.queries - 1), n), table.count);
           prepare<Layout::kSlab, reference_size>(table, query_inputs<Compute>(problem, b, q, n), samples);
-          one_query<Layout::kSlab, reference_size>(problem, table, b, q, n, samples, gradients, rows, grad_rows);
+          one_query<Layout::kSlab, reference_size>(problem, table, b, q, n, samples, samples, gradients, rows, grad_rows);
         }
         store_grad_value(problem, table, head, grad_slab.get(), pitch);
       }

@@ -241,12 +241,17 @@ DETREX_INLINE void resolve(const Rows<Row>& rows, const SampleTable<Compute>& ta
   }
 }
 
-// Direct layout: a request for part of the four rows of a sample.
+// Direct layout: a request for part of the four rows of a sample, and for what lies `distance` behind them, if anything.
 template <class Compute>
-DETREX_INLINE void prefetch_rows(const Samples<Compute>& samples, int64_t k, int64_t first_byte, int64_t bytes) {
+DETREX_INLINE void prefetch_rows(const Samples<Compute>& samples, int64_t k, int64_t first_byte, int64_t bytes,
+                                 int64_t distance = 0) {
   for (int c = 0; c < 4; ++c) {
-    const char* row = reinterpret_cast<const char*>(samples.address[c][k]) + first_byte;
-    for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(row + byte);
+    const char* row = reinterpret_cast<const char*>(samples.address[c][k] + first_byte);
+    const char* target = reinterpret_cast<const char*>(samples.address[c][k] + first_byte + distance);
+    for (int64_t byte = 0; byte < bytes; byte += 64) {
+      __builtin_prefetch(row + byte);
+      if (distance != 0) __builtin_prefetch(target + byte, 1);
+    }
   }
 }
 
