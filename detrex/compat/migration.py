@@ -128,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config_file", help="of the original's projects deformable_detr or h_deformable_detr")
     parser.add_argument("-o", "--output", type=Path, help="file to write (default: print)")
     parser.add_argument("overrides", nargs="*", help="key=value by the keys of the file, become part of the result")
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
     try:
         path = find_config(args.config_file)
         if not is_original_config(path):
