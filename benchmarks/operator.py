@@ -8,8 +8,8 @@ included. Ratios are to grid_sample as the official code calls it: that of trans
 reference. Several batches are measured without variants (precisions, instruction sets, the fused form). "From
 projections" starts at offsets and logits: fused does the softmax and the locations in the kernel, unfused before.
 
-Writes results/operator_<device>[_batches].{md,json,png}. On Linux the C allocator keeps what is freed, for all
-contestants alike; --fresh-memory leaves it alone, which adds the page faults of new tensors to all of them.
+Writes results/operator_<device>[_batches][_fresh_memory].{md,json,png}. On Linux the C allocator keeps what is freed, for
+all contestants alike; --fresh-memory leaves it as it is for users, who pay page faults for large new tensors.
 """
 
 from __future__ import annotations
@@ -229,6 +229,7 @@ def main() -> None:
         limits, more["Distance to the limits"] = distances(rows, device)
         env |= limits
     name = f"operator_{device.type}" + ("" if arguments.batch == [1] else "_batches")
+    name += "_fresh_memory" if arguments.fresh_memory else ""
     write_results(name, TITLE, env, rows, more)
     plot(rows, RESULTS / f"{name}.png")
 
