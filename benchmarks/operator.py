@@ -8,8 +8,8 @@ included. Ratios are to grid_sample as the official code calls it: that of trans
 reference. Several batches are measured without variants (precisions, instruction sets, the fused form). "From
 projections" starts at offsets and logits: fused does the softmax and the locations in the kernel, unfused before.
 
-Writes results/operator_<device>[_batches][_fresh_memory].{md,json,png}. On Linux the C allocator keeps what is freed, for
-all contestants alike; --fresh-memory leaves it as it is for users, who pay page faults for large new tensors.
+Writes results/operator_<device>[_batches][_fresh_memory].{md,json,png}. On Linux the C allocator keeps what is freed,
+for all contestants alike; --fresh-memory leaves it as it is for users, who pay page faults for large new tensors.
 """
 
 from __future__ import annotations
