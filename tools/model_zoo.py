@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Published checkpoints: list them, evaluate them and compare with the published AP, write the README tables."""
+"""Published checkpoints: list them; fetch, hash and evaluate them beside the published AP; write the README tables."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ def main() -> int:
     parser.add_argument("action", choices=["list", "evaluate", "readme"])
     parser.add_argument("pattern", nargs="?", default="", help="take entries whose source, config or URL holds this")
     parser.add_argument("--checkpoints", type=Path, help="folder with files that are not to be downloaded")
+    parser.add_argument(
+        "--record", type=Path, default=Path("output/zoo/sha256.json"), help="hashes of first downloads (%(default)s)"
+    )
     parser.add_argument("--opts", nargs="*", default=[], help="overrides of every config: key=value")
     args = parser.parse_args()
     if args.action == "readme":
@@ -32,7 +35,7 @@ def main() -> int:
             print(f"# {entry.source}: {entry.name}, {entry.backbone}: {entry.box_ap}\n{entry.command}")
         return 0
     outcomes = []
-    for outcome in evaluate_entries(entries, checkpoints=args.checkpoints, overrides=args.opts):
+    for outcome in evaluate_entries(entries, record=args.record, checkpoints=args.checkpoints, overrides=args.opts):
         outcomes.append(outcome)
         print(outcome, flush=True)
     return 0 if all(outcome.agrees for outcome in outcomes) else 1

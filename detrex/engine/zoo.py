@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlparse
 
 from detrex.checkpoint import CheckpointError
-from detrex.checkpoint.files import resolve_checkpoint
+from detrex.checkpoint.disk import replace_file
+from detrex.checkpoint.files import files_of, resolve_checkpoint
 from detrex.config import ConfigError, find_config
 
 from .launch import build_parser
 from .train import main
 
-__all__ = ["Entry", "Outcome", "commands", "evaluate_entries", "read_zoo", "select_entries", "table", "update_readme"]
+__all__ = [
+    "Entry",
+    "Outcome",
+    "check_digest",
+    "commands",
+    "evaluate_entries",
+    "read_zoo",
+    "select_entries",
+    "table",
+    "update_readme",
+]
 
 TOLERANCE = 0.1
 PROJECTS = ("deformable_detr", "h_deformable_detr")
@@ -117,21 +129,52 @@ def update_readme(project: str, text: str) -> str:
     return f"{before}{BEGIN}\n\n" + "\n\n".join(sections) + f"\n\n{END}{after}"
 
 
-def sha256(path: str) -> str:
-    """Hash of a file, in hexadecimal."""
+def sha256(files: Iterable[str]) -> str:
+    """Hash of files one after the other, in hexadecimal."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+    for name in files:
+        with open(name, "rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
     return digest.hexdigest()
+
+
+def check_digest(url: str, digest: str, record: Path) -> bool:
+    """Compare a file's hash with what is known of it.
+
+    Publishers state none, but that OpenMMLab ends names with its first eight digits. So the hash of the first download
+    is written to ``record``, a JSON object of URL -> SHA-256, and later ones must equal it.
+
+    Returns:
+        Whether the record had it.
+
+    Raises:
+        CheckpointError: the hash is another.
+    """
+    in_name = re.search(r"-([0-9a-f]{8})\.pth$", url)
+    if in_name and not digest.startswith(in_name[1]):
+        raise CheckpointError(f"{url}: its SHA-256 should begin with {in_name[1]}, as its name says, but is {digest}")
+    known = json.loads(record.read_text()) if record.is_file() else {}
+    if known.get(url, digest) != digest:
+        raise CheckpointError(
+            f"{url}: its SHA-256 is {digest}, but was {known[url]} when it was first fetched: the file was replaced or "
+            f"is damaged. Fetch it again or, if it is right, remove the line of it in {record}"
+        )
+    if url in known:
+        return True
+    record.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(known | {url: digest}, indent=1, sort_keys=True)
+    replace_file(record, lambda file: file.write(f"{text}\n".encode()))
+    return False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an entry: its file's hash and its AP, or the error that was in the way."""
+    """What came of an entry: its file's hash, whether it was known before, and its AP; or the error in the way."""
 
     entry: Entry
     sha256: str = ""
+    known: bool = False
     box_ap: float = float("nan")
     error: str = ""
 
@@ -143,34 +186,38 @@ class Outcome:
     def __str__(self) -> str:
         e = self.entry
         what = self.error or f"{self.box_ap:.2f}, published {e.box_ap}: {'agrees' if self.agrees else 'DIFFERS'}"
-        return f"{e.source}: {e.config} ({e.detections}): {what} [{self.sha256[:12]}]"
+        file = f" [SHA-256 {self.sha256[:12]}, {'as before' if self.known else 'recorded'}]" if self.sha256 else ""
+        return f"{e.source}: {e.config} ({e.detections}): {what}{file}"
 
 
 def evaluate_entries(
-    entries: Iterable[Entry], *, checkpoints: Path | None = None, overrides: Sequence[str] = ()
+    entries: Iterable[Entry], *, record: Path, checkpoints: Path | None = None, overrides: Sequence[str] = ()
 ) -> Iterator[Outcome]:
     """Fetch, hash, convert and evaluate each entry, on one device; an entry that fails does not stop the others.
 
     Args:
         entries: to evaluate.
+        record: of hashes, see :func:`check_digest`.
         checkpoints: folder with files that are not to be downloaded, under their published names or, for those of
             Google Drive, as ``<config>.pth``.
         overrides: of every config, such as where the data is.
     """
     for entry in entries:
+        digest = ""
         try:
             file = resolve_checkpoint(_local(entry, checkpoints) or entry.url)
-            digest = sha256(file)
+            digest = sha256(files_of(file))
+            known = check_digest(entry.url, digest, record)
             words = ["--config-file", entry.config_file, "--eval-only", f"train.init_checkpoint={file}"]
             output = f"train.output_dir=./output/zoo/{entry.project}/{entry.config}"
             results = main(build_parser().parse_args([*words, output, *entry.overrides, *overrides]))
-            yield Outcome(entry, digest, results["bbox"]["AP"])
+            yield Outcome(entry, digest, known, results["bbox"]["AP"])
         except (ConfigError, CheckpointError) as e:
-            yield Outcome(entry, error=f"{type(e).__name__}: {e}")
+            yield Outcome(entry, digest, error=f"{type(e).__name__}: {e}")
 
 
 def _local(entry: Entry, folder: Path | None) -> str | None:
     if folder is None:
         return None
     names = [f"{entry.config}.pth"] if "drive.google.com" in entry.url else [Path(urlparse(entry.url).path).name]
-    return next((str(folder / name) for name in names if (folder / name).is_file()), None)
+    return next((str(folder / name) for name in names if (folder / name).exists()), None)

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import hashlib
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import torch
 from detectron2.config import instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 
-from detrex.checkpoint import CheckpointError
+from detrex.checkpoint import Checkpointer, CheckpointError
+from detrex.checkpoint.writing import write_weights
 from detrex.config import apply_overrides, load_config
+from detrex.data.demo_shapes import ShapesParameters, make_demo_data
 from detrex.engine import zoo
 from detrex.engine.analysis import meta_device
+from detrex.engine.conversion import convert
+from detrex.engine.launch import build_parser
 from detrex.engine.optim import build_optimizer
+from detrex.engine.train import main
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = zoo.select_entries()
@@ -102,7 +111,7 @@ def test_the_other_recipe_of_the_readme_is_detrexs():
 
 
 def test_evaluation_compares_and_goes_on_after_an_error(monkeypatch, tmp_path):
-    first, second, third = zoo.select_entries("MMDetection 3.x")
+    first, second, third = (e for e in ENTRIES if e.source == "detrex" and e.project == "deformable_detr")
     local = tmp_path / first.url.rsplit("/", 1)[1]
     local.write_bytes(b"weights")
     seen = []
@@ -114,17 +123,22 @@ def test_evaluation_compares_and_goes_on_after_an_error(monkeypatch, tmp_path):
 
     def main(args):
         seen.append((args.config_file, args.eval_only, args.opts))
-        return {"bbox": {"AP": 44.26}}
+        return {"bbox": {"AP": 44.86}}
 
     monkeypatch.setattr(zoo, "resolve_checkpoint", resolve)
     monkeypatch.setattr(zoo, "main", main)
     outcomes = list(
-        zoo.evaluate_entries([first, second, third], checkpoints=tmp_path, overrides=["dataloader.test.num_workers=0"])
+        zoo.evaluate_entries(
+            [first, second, third],
+            record=tmp_path / "sha256.json",
+            checkpoints=tmp_path,
+            overrides=["dataloader.test.num_workers=0"],
+        )
     )
-    assert [outcome.agrees for outcome in outcomes] == [True, False, False]  # 44.3; no file; 47.0
+    assert [outcome.agrees for outcome in outcomes] == [True, False, False]  # 44.9; no file; 48.2
     assert outcomes[0].sha256 == hashlib.sha256(b"weights").hexdigest()
     assert "no network" in str(outcomes[1])
-    assert "44.26, published 47.0: DIFFERS" in str(outcomes[2])
+    assert "44.86, published 48.2: DIFFERS" in str(outcomes[2])
     config, eval_only, options = seen[0]
     assert (config, eval_only) == (first.config_file, True)
     assert f"train.init_checkpoint={local}" in options
@@ -141,3 +155,85 @@ def test_files_of_google_drive_go_by_the_configs_name(tmp_path):
 def test_a_readme_without_a_place_for_tables_is_an_error():
     with pytest.raises(ValueError, match="README of deformable_detr has no lines"):
         zoo.update_readme("deformable_detr", "# Deformable DETR")
+
+
+def test_hashes_are_recorded_first_and_compared_later(tmp_path):
+    record, url = tmp_path / "zoo" / "sha256.json", "https://x.org/a.pth"
+    assert not zoo.check_digest(url, "ab12", record)
+    assert not zoo.check_digest("https://x.org/b.pth", "ffff", record)
+    assert json.loads(record.read_text()) == {url: "ab12", "https://x.org/b.pth": "ffff"}
+    assert zoo.check_digest(url, "ab12", record)
+    with pytest.raises(CheckpointError, match=r"a\.pth: its SHA-256 is cd34, but was ab12 when it was first fetched"):
+        zoo.check_digest(url, "cd34", record)
+
+
+def test_openmmlab_ends_names_with_the_hash(tmp_path):
+    url = zoo.select_entries("MMDetection 3.x")[0].url
+    assert url.endswith("-6bc7d21b.pth")
+    with pytest.raises(CheckpointError, match="should begin with 6bc7d21b, as its name says, but is 6bc7"):
+        zoo.check_digest(url, "6bc7d2110000", tmp_path / "sha256.json")
+    assert not (tmp_path / "sha256.json").exists()
+    assert not zoo.check_digest(url, "6bc7d21b0000", tmp_path / "sha256.json")
+
+
+@pytest.fixture
+def small_zoo(tmp_path, monkeypatch):
+    """A file of the demo's model with random weights, its row, and generated images."""
+    monkeypatch.chdir(tmp_path)  # results go to ./output
+    make_demo_data(tmp_path / "data", ShapesParameters(num_train=2, num_val=4, image_size=96))
+    torch.manual_seed(0)
+    model = instantiate(_load("projects/deformable_detr/configs/demo_shapes.py").model)
+    Checkpointer(model, str(tmp_path)).save("ours")
+    convert(str(tmp_path / "ours.pth"), str(tmp_path / "zoo.safetensors"))
+    entry = zoo.Entry(
+        source="here",
+        project="deformable_detr",
+        config="demo_shapes",
+        name="demo",
+        backbone="-",
+        queries=30,
+        epochs=8,
+        box_ap=50.0,
+        detections=100,
+        url=(tmp_path / "zoo.safetensors").as_uri(),
+    )
+    yield entry, ["train.device=cpu", f"dataloader.data.root={tmp_path / 'data'}", "dataloader.test.num_workers=0"]
+    for name in ("demo_shapes_train", "demo_shapes_val"):
+        if name in DatasetCatalog:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+
+
+def detections(folder: Path) -> list:
+    return json.loads((folder / "coco_instances_results.json").read_text())
+
+
+def test_a_row_is_fetched_hashed_converted_evaluated_and_compared(small_zoo, tmp_path):
+    """The whole way without a network; the boxes are those of our own file."""
+    entry, overrides = small_zoo
+    record = tmp_path / "sha256.json"
+    (outcome,) = zoo.evaluate_entries([entry], record=record, overrides=overrides)
+    assert not outcome.error
+    assert 0 <= outcome.box_ap < 50
+    assert not outcome.agrees
+    assert json.loads(record.read_text()) == {entry.url: zoo.sha256([tmp_path / "zoo.safetensors"])}
+    assert "recorded" in str(outcome)
+
+    found = detections(tmp_path / "output/zoo/deformable_detr/demo_shapes")
+    words = ["--config-file", entry.config_file, "--eval-only", f"train.init_checkpoint={tmp_path / 'ours.pth'}"]
+    results = main(build_parser().parse_args([*words, "train.output_dir=direct", *overrides]))
+    assert len(found) > 100
+    assert found == detections(tmp_path / "direct")
+    assert outcome.box_ap == results["bbox"]["AP"]
+
+    right = dataclasses.replace(entry, box_ap=results["bbox"]["AP"] + 0.04)
+    (outcome,) = zoo.evaluate_entries([right], record=record, overrides=overrides)
+    assert outcome.agrees
+    assert "agrees [SHA-256" in str(outcome)
+    assert "as before" in str(outcome)
+
+    model = instantiate(_load(entry.config_file).model)
+    write_weights(tmp_path / "zoo.safetensors", model.state_dict())
+    (outcome,) = zoo.evaluate_entries([entry], record=record, overrides=overrides)
+    assert "when it was first fetched" in outcome.error
+    assert not outcome.agrees
