@@ -23,7 +23,10 @@ train = {
     "warmup": 0,
     "eval_period": "1ep",  # 0: only after the last iteration
     "log_period": 20,
-    "checkpointer": {"period": "1ep", "max_to_keep": 5},  # period 0: only model_final.pth
+    # period 0: only model_final.pth. best: the metric whose best weights are kept as model_best.pth; "": none.
+    "checkpointer": {"period": "1ep", "max_to_keep": 5, "best": "bbox/AP"},
+    # Steps in a row whose loss or gradient is not finite that are skipped, their batches saved; one more is an error.
+    "max_skips": 0,
     # Mixed precision: "bfloat16", or "float16" with loss scaling. Matching and losses stay in float32.
     "amp": {"enabled": False, "dtype": "bfloat16"},
     "clip_grad": {"enabled": True, "params": {"max_norm": 0.1, "norm_type": 2}},

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
 from torch import Tensor, nn
 
 from .dialects import detect_dialect, to_ours
+from .disk import cause_on_disk, is_archive, replace_file, verify_archive
 from .errors import CheckpointError
 from .files import read_checkpoint, resolve_checkpoint
 from .matching import LoadReport, match_state
 
 __all__ = ["Checkpointer"]
 
+_OF_A_RUN = re.compile(r"model_(\d{7}|final)\.pth")
+
 
 class Checkpointer(DetectionCheckpointer):
     """Saves and loads a model with what belongs to its run.
 
     Differs from its base class: no file runs code when loaded; a file that does not fit is an error instead of a
-    warning; a failed load leaves the object usable; writes are atomic.
+    warning; a failed load leaves the object usable; writes are atomic and checksums verified; a damaged checkpoint is
+    passed over for the one before.
 
     Args:
         model: may be wrapped in ``DistributedDataParallel``.
@@ -68,36 +74,117 @@ class Checkpointer(DetectionCheckpointer):
             self._parsed_url_during_load = None
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Resume the run in ``save_dir`` if asked to and possible; otherwise load only the weights at ``path``."""
+        """Resume the run in ``save_dir`` if asked to and possible; otherwise load only the weights at ``path``.
+
+        Raises:
+            CheckpointError: see :meth:`load`; or there are checkpoints to resume from, and all of them are damaged.
+        """
         if not (resume and self.has_checkpoint()):
             return self.load(path, checkpointables=[])
         strict, reinit = self.strict, self.reinit
         self.strict, self.reinit = True, []  # a run resumes whole or not at all
         try:
-            return self.load(self.get_checkpoint_file())
+            return self.load(self.newest_sound())
         finally:
             self.strict, self.reinit = strict, reinit
 
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to resume from, for all processes as the first one sees it."""
+        return comm.all_gather(bool(self._newest_first()))[0]
+
+    def newest_sound(self) -> str:
+        """The newest checkpoint of the run in ``save_dir`` that is not damaged; others are passed over with a message.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        # The first process looks, for the folder may be its own alone, and all must take the same.
+        found, faults = comm.all_gather(self._look() if comm.is_main_process() else None)[0]
+        for fault in faults:
+            self.logger.error("Passed over for an older checkpoint: %s", fault)
+        if not found:
+            listing = "\n  ".join(faults) or "there is none"
+            raise CheckpointError(f"no sound checkpoint to resume from in {self.save_dir}:\n  {listing}")
+        return found
+
+    def _look(self) -> tuple[str, list[str]]:
+        faults = []
+        for path in self._newest_first():
+            try:
+                verify_archive(path)
+            except CheckpointError as e:
+                faults.append(str(e))
+            else:
+                return str(path), faults
+        return "", faults
+
+    def _newest_first(self) -> list[Path]:
+        """Checkpoints of the run: first the one that is tagged as the last, then the others from new to old."""
+        folder = Path(self.save_dir)
+        if not self.save_dir or not folder.is_dir():
+            return []
+        files = [path for path in folder.iterdir() if _OF_A_RUN.fullmatch(path.name)]
+        files.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        tagged = Path(self.get_checkpoint_file())
+        return [tagged, *(f for f in files if f != tagged)] if tagged.is_file() else files
+
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write ``<name>.pth`` and tag it as the last; an interrupted write leaves no file of that name."""
-        if not self.save_dir or not self.save_to_disk:
-            return
+        """Write ``<name>.pth`` and tag it as the last; an interrupted write leaves no file of that name.
+
+        Called by all processes, for the state of some objects is gathered from all of them; the first one writes.
+
+        Raises:
+            OSError: the file cannot be written; the checkpoints before it are intact, and the message names the last.
+        """
         data = {"model": self.model.state_dict()}
         data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
         data.update(kwargs)
+        if self._write(name, data):
+            self.tag_last_checkpoint(f"{name}.pth")
+
+    def save_weights(self, name: str, **kwargs: Any) -> None:
+        """Write the model alone to ``<name>.pth``, which is not tagged and never resumed from."""
+        self._write(name, {"model": self.model.state_dict(), **kwargs})
+
+    def _write(self, name: str, data: dict[str, Any]) -> bool:
+        if not self.save_dir or not self.save_to_disk:
+            return False
         if self.metadata is not None:
             data["metadata"] = self.metadata
-        target = os.path.join(self.save_dir, f"{name}.pth")
+        target = Path(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", target)
-        temporary = f"{target}.tmp"
-        with open(temporary, "wb") as f:
-            torch.save(data, f)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, target)
-        self.tag_last_checkpoint(f"{name}.pth")
+        try:
+            replace_file(target, lambda f: torch.save(data, f))
+        except (OSError, RuntimeError) as e:
+            error = cause_on_disk(e)
+            if error is None:
+                raise
+            last = self.get_checkpoint_file()
+            kept = f"The last checkpoint, {last}, is intact" if last else "There is no checkpoint yet"
+            raise OSError(error.errno, f"cannot write {target}: {error.strerror or error}. {kept}") from e
+        return True
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Note in the file ``last_checkpoint`` which one to resume from, at once or not at all."""
+        replace_file(Path(self.save_dir, "last_checkpoint"), lambda f: f.write(last_filename_basename.encode()))
+
+    def remove_older(self, iteration: int, *, keep: int) -> None:
+        """Remove ``model_<iteration>.pth`` but for the newest ``keep`` up to an iteration, and what broke off."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        folder = Path(self.save_dir)
+        numbered = sorted(path for path in folder.glob("model_*.pth") if re.fullmatch(r"model_\d{7}", path.stem))
+        older = [path for path in numbered if int(path.stem[6:]) <= iteration][:-keep]
+        for path in [*older, *folder.glob("model_*.pth.tmp")]:
+            try:
+                path.unlink()
+            except OSError as e:
+                self.logger.warning("Cannot remove %s: %s", path, e)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
+        path = Path(filename)
+        if path.suffix == ".pth" and is_archive(path):
+            verify_archive(path)
         return {**read_checkpoint(filename), "filename": filename}
 
     def _load_model(self, checkpoint: dict[str, Any]) -> None:

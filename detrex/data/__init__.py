@@ -8,16 +8,20 @@ from .evaluator import build_coco_evaluator
 from .findings import KINDS, DatasetError, Finding
 from .open_data import open_data, open_folder
 from .prepare import DataInfo, prepare_data, register_coco_data
+from .train_loader import BrokenImagesError, TrainLoader, build_train_loader
 
 __all__ = [
     "KINDS",
+    "BrokenImagesError",
     "CheckedData",
     "CocoData",
     "DataInfo",
     "DatasetError",
     "DetrDatasetMapper",
     "Finding",
+    "TrainLoader",
     "build_coco_evaluator",
+    "build_train_loader",
     "check_source",
     "degenerate_reason",
     "open_data",

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
-from fvcore.common.checkpoint import Checkpointer
 from fvcore.common.param_scheduler import ParamScheduler
 from omegaconf import DictConfig
 
+from detrex.checkpoint import Checkpointer
+
+from .faults import explain
+from .preemption import StopOnSignal
 from .schedule import Schedule
+from .writers import Writers
 
 try:
     import resource
 except ImportError:  # Windows
     resource = None
 
-__all__ = ["LRScheduler", "MemoryStats", "build_hooks", "build_writers", "trim_metrics"]
+__all__ = ["Evaluation", "LRScheduler", "MemoryStats", "SaveCheckpoints", "build_hooks"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,36 +71,121 @@ def _max_rss_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
 
 
-def trim_metrics(path: Path, start_iter: int) -> None:
-    """Drop from ``metrics.json`` what a run recorded after the checkpoint that it now resumes from.
+class SaveCheckpoints(HookBase):
+    """Saves every ``period`` iterations as ``model_<iteration>.pth``, and at the end as ``model_final.pth``.
 
-    Lines that are not JSON (cut off by a crash) go as well.
+    To be registered in all processes, before the evaluation: an evaluation that did not finish is then made up for
+    when the run resumes, and no iteration is lost to it.
+
+    Args:
+        checkpointer: saves the run. period: in iterations; 0 saves at the end only.
+        keep: number of files ``model_<iteration>.pth`` to keep; None keeps all.
     """
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
+
+    def __init__(self, checkpointer: Checkpointer, *, period: int, keep: int | None):
+        self._checkpointer, self._period, self._keep = checkpointer, period, keep
+
+    def after_step(self) -> None:
+        iteration = self.trainer.iter
+        if self._period and (iteration + 1) % self._period == 0:
+            self.save()
+        if iteration + 1 == self.trainer.max_iter:
+            self._checkpointer.save("model_final", iteration=iteration)
+
+    def save(self) -> None:
+        """Save now."""
+        iteration = self.trainer.iter
+        self._checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
+        if self._keep is not None:
+            self._checkpointer.remove_older(iteration, keep=self._keep)
+
+
+class Evaluation(HookBase):
+    """Evaluates every ``period`` iterations and at the end, and keeps the best weights as ``model_best.pth``.
+
+    To be registered in all processes. A run that resumes from before an evaluation that was due makes up for it.
+
+    Args:
+        function: evaluates; returns metrics to record (nothing in all processes but the first).
+        period: in iterations; 0 evaluates at the end only.
+        checkpointer: saves the best weights. best: the metric that tells; "" keeps no best weights.
+        stopping: whether the run has been asked to stop: an evaluation that fails then is left for later.
+
+    An image that cannot be read costs the evaluation its result, not the run its life, as long as it is one process.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[], Mapping[str, float]],
+        *,
+        period: int,
+        checkpointer: Checkpointer,
+        best: str = "",
+        stopping: Callable[[], bool] = lambda: False,
+    ):
+        self._function, self._period, self._checkpointer = function, period, checkpointer
+        self._metric, self._stopping = best, stopping
+        self._evaluated = -1
+        self._best: tuple[float, int] | None = None
+
+    def before_train(self) -> None:
+        last = self.trainer.start_iter - 1
+        if self._is_due(last) and self._evaluated < last:
+            self._evaluate(last)
+
+    def after_step(self) -> None:
+        if self._is_due(self.trainer.iter):
+            self._evaluate(self.trainer.iter)
+
+    def after_train(self) -> None:
+        if self.trainer.iter >= self.trainer.max_iter:
+            self._evaluate(self.trainer.iter)
+
+    def _is_due(self, iteration: int) -> bool:
+        """The last iteration is left to ``after_train``."""
+        done = iteration + 1
+        return self._period > 0 and 0 < done < self.trainer.max_iter and done % self._period == 0
+
+    def _evaluate(self, iteration: int) -> None:
+        self.trainer.storage.iter = iteration
         try:
-            if json.loads(line)["iteration"] < start_iter:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            logger.warning("%s: dropped a line that is not a record: %.80s", path, line)
-    path.write_text("".join(f"{line}\n" for line in kept))
+            metrics = self._function()
+        except (RuntimeError, MemoryError) as e:
+            if self._stopping():  # its data workers may have got the signal too
+                logger.warning("The evaluation of iteration %d is left for --resume", iteration)
+                return
+            explained = explain(e, f"the evaluation of iteration {iteration}", None, device=self.trainer.device)
+            if explained is None:
+                raise
+            raise explained from e
+        except OSError as e:
+            if e.errno is not None or comm.get_world_size() > 1:  # the disk; or the others would wait for this process
+                raise
+            logger.exception("The evaluation of iteration %d failed and has no result; training goes on", iteration)
+            metrics = {}
+        self.trainer.storage.put_scalars(**metrics, smoothing_hint=False)
+        self._evaluated = iteration
+        if self._metric and comm.is_main_process():
+            self._keep_best(metrics, iteration)
+        comm.synchronize()  # the others would wait for the first one's best weights inside the next step
 
+    def _keep_best(self, metrics: Mapping[str, float], iteration: int) -> None:
+        value = metrics.get(self._metric)
+        if value is None:
+            logger.warning("train.checkpointer.best: the evaluation gave no %s", self._metric)
+            return
+        if self._best is not None and value <= self._best[0]:
+            logger.info("%s %.4f; the best is %.4f of iteration %d", self._metric, value, *self._best)
+            return
+        self._best = (value, iteration)
+        self._checkpointer.save_weights("model_best", iteration=iteration, metrics={self._metric: value})
 
-def build_writers(output_dir: str, *, start_iter: int, schedule: Schedule) -> list[HookBase]:
-    """Console, ``metrics.json`` and TensorBoard on the main process, continued from ``start_iter``; the last hook."""
-    if not comm.is_main_process():
-        return []
-    path = Path(output_dir)
-    trim_metrics(path / "metrics.json", start_iter)
-    purge = {"purge_step": start_iter} if start_iter else {}
-    writers = [
-        CommonMetricPrinter(schedule.max_iter),
-        JSONWriter(str(path / "metrics.json")),
-        TensorboardXWriter(str(path), **purge),
-    ]
-    return [hooks.PeriodicWriter(writers, period=schedule.log_period)]
+    def state_dict(self) -> dict[str, Any]:
+        return {"evaluated": self._evaluated, "best": self._best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._evaluated = state["evaluated"]
+        self._best = None if state["best"] is None else tuple(state["best"])
 
 
 def build_hooks(
@@ -107,20 +194,32 @@ def build_hooks(
     schedule: Schedule,
     scheduler: ParamScheduler,
     checkpointer: Checkpointer,
-    evaluate: Callable[[], dict[str, float]],
+    evaluate: Callable[[], Mapping[str, float]],
 ) -> list[HookBase]:
-    """Timer, learning rate, evaluation and, on the main process, checkpoints and memory.
+    """Everything around the steps, the same in all processes.
 
-    Register them before a checkpoint is loaded, since it restores their state, and the writers after.
+    Register them before a checkpoint is loaded, since it restores their state.
 
     Args:
-        cfg: for ``train.checkpointer``. schedule: the run's durations. scheduler: multiplier of the learning rate.
-        checkpointer: saves the run. evaluate: returns metrics to record.
+        cfg: for ``train.checkpointer`` and ``train.output_dir``. schedule: the run's durations.
+        scheduler: multiplier of the learning rate. checkpointer: saves the run. evaluate: returns metrics to record.
     """
-    common = [hooks.IterationTimer(), LRScheduler(scheduler=scheduler)]
-    evaluation = hooks.EvalHook(schedule.eval_period, evaluate)
-    if not comm.is_main_process():
-        return [*common, evaluation]
-    period = schedule.checkpoint_period or schedule.max_iter + 1  # model_final is written anyway
-    saving = hooks.PeriodicCheckpointer(checkpointer, period, max_to_keep=cfg.train.checkpointer.max_to_keep)
-    return [*common, saving, evaluation, MemoryStats(schedule.log_period)]
+    options = cfg.train.checkpointer
+    saving = SaveCheckpoints(checkpointer, period=schedule.checkpoint_period, keep=options.max_to_keep)
+    stop = StopOnSignal(saving.save)
+    evaluation = Evaluation(
+        evaluate,
+        period=schedule.eval_period,
+        checkpointer=checkpointer,
+        best=options.best,
+        stopping=lambda: stop.received is not None,
+    )
+    return [
+        hooks.IterationTimer(),
+        LRScheduler(scheduler=scheduler),
+        MemoryStats(schedule.log_period),
+        saving,
+        evaluation,
+        Writers(cfg.train.output_dir, schedule),
+        stop,
+    ]

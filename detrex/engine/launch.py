@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -18,13 +19,19 @@ from torch.multiprocessing import ProcessExitedException
 
 from detrex.checkpoint import CheckpointError
 from detrex.config import ConfigError
+from detrex.data import BrokenImagesError
 
+from .faults import MachineError
+from .preemption import EXIT_PREEMPTED, Preempted
 from .train import config_from_args, main
 
-__all__ = ["EXIT_CONFIG", "EXIT_NOT_FINITE", "build_parser", "run"]
+__all__ = ["EXIT_CONFIG", "EXIT_MACHINE", "EXIT_NOT_FINITE", "EXIT_PREEMPTED", "build_parser", "run"]
 
 EXIT_CONFIG = 2
 EXIT_NOT_FINITE = 3
+EXIT_MACHINE = 5
+
+_DISK_ERRORS = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "EACCES")}
 
 _EPILOG = """
 examples:
@@ -37,13 +44,41 @@ examples:
   evaluate:
     %(prog)s --config-file CONFIG.py --eval-only train.init_checkpoint=output/model_final.pth
 
-exit status: 0 success, 2 wrong command line, config, data or checkpoint, 3 a loss that is not finite.
+exit status:
+  0  success
+  2  wrong command line, config, data or checkpoint
+  3  a loss or gradient that is not finite
+  4  stopped by SIGTERM or SIGUSR1, and saved: the same command with --resume goes on
+  5  memory, disk or a data worker failed: --resume goes on from the last checkpoint
 """
+
+
+class _Parser(argparse.ArgumentParser):
+    """Takes ``--resume auto`` for ``--resume``, which must not swallow the override that may follow it."""
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        for i, word in enumerate(words[:-1]):
+            if word == "--resume" and words[i + 1] == "auto":
+                del words[i + 1]
+                break
+        return super().parse_known_args(words, namespace)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """detectron2's arguments; ``--num-gpus 0`` means the CPU."""
-    return default_argument_parser(epilog=_EPILOG)
+    parser = _Parser(
+        parents=[default_argument_parser()],
+        conflict_handler="resolve",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the newest sound checkpoint in train.output_dir; without one, start. Also: --resume auto",
+    )
+    return parser
 
 
 def run(argv: Sequence[str] | None = None, *, job: Callable[[argparse.Namespace], Any] = main) -> int:
@@ -87,17 +122,25 @@ def _guarded(function: Callable[..., Any], *args: Any) -> int:
     """Call ``function``; the exit status, with a message instead of a traceback where the input is at fault."""
     try:
         function(*args)
-    except (ConfigError, CheckpointError) as e:
+    except (ConfigError, CheckpointError, BrokenImagesError) as e:
         return _report(e)
     except FloatingPointError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return EXIT_NOT_FINITE
+        return _report(e, EXIT_NOT_FINITE)
+    except Preempted as e:
+        print(e.message, file=sys.stderr)
+        return EXIT_PREEMPTED
+    except MachineError as e:
+        return _report(e, EXIT_MACHINE)
+    except OSError as e:
+        if e.errno not in _DISK_ERRORS:
+            raise
+        return _report(e, EXIT_MACHINE)
     return 0
 
 
-def _report(error: Exception) -> int:
+def _report(error: Exception, status: int = EXIT_CONFIG) -> int:
     print(f"error: {error}", file=sys.stderr)
-    return EXIT_CONFIG
+    return status
 
 
 def _check_gpus(args: argparse.Namespace, device: str) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 from detectron2.utils import comm
-from detectron2.utils.events import get_event_storage
+from detectron2.utils.events import EventStorage
 from torch import Tensor
 
 __all__ = ["HostCopy", "MetricWindow", "PhaseTimer"]
@@ -77,30 +77,22 @@ class MetricWindow:
     """Metrics of the last iterations, kept on each process and written together, one exchange for all of them."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[int, dict[str, float], dict[str, Tensor], PhaseTimer]] = []
+        self._rows: list[tuple[int, dict[str, float], PhaseTimer]] = []
 
-    def latest_device_scalars(self) -> list[tuple[int, dict[str, Tensor]]]:
-        """(iteration, scalars still on the device) of the rows not yet written."""
-        return [(iteration, device) for iteration, _, device, _ in self._rows]
+    def add(self, iteration: int, values: dict[str, float], timer: PhaseTimer) -> None:
+        """Remember one iteration: its numbers and its phases."""
+        self._rows.append((iteration, values, timer))
 
-    def add(self, iteration: int, host: dict[str, float], device: dict[str, Tensor], timer: PhaseTimer) -> None:
-        """Remember one iteration: numbers on the host, scalars still on the device, and its phases."""
-        self._rows.append((iteration, host, device, timer))
-
-    def flush(self) -> None:
-        """Write everything to the event storage; every process must call it at the same iteration.
+    def flush(self, storage: EventStorage) -> None:
+        """Write everything to the first process's storage; every process must call it at the same iteration.
 
         Values are averaged over processes; times are those of the slowest process.
         """
-        rows = [
-            (iteration, host | {k: v.item() for k, v in device.items()}, timer.read())
-            for iteration, host, device, timer in self._rows
-        ]
+        rows = [(iteration, values, timer.read()) for iteration, values, timer in self._rows]
         self._rows.clear()
         gathered = comm.gather(rows)
         if not comm.is_main_process():
             return
-        storage = get_event_storage()
         for same_iteration in zip(*gathered, strict=True):
             iteration = same_iteration[0][0]
             values, times = [row[1] for row in same_iteration], [row[2] for row in same_iteration]

@@ -31,7 +31,7 @@ from detrex.data import prepare_data
 
 from .accelerate import LEVERS, TRAINING_LEVERS, accelerate_training, parse_levers
 from .evaluation import evaluate, finite_scalars
-from .hooks import build_hooks, build_writers
+from .hooks import build_hooks
 from .optim import build_optimizer
 from .schedule import describe_lr, resolve_durations
 from .setup import check_batch_size, resolved_yaml, setup_run
@@ -107,7 +107,9 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         The last evaluation's results: task -> metric -> value.
 
     Raises:
-        ConfigError, CheckpointError: wrong input. FloatingPointError: a loss that is not finite.
+        ConfigError, CheckpointError, BrokenImagesError: wrong input. FloatingPointError: a loss or gradient that is not
+            finite. MachineError, OSError: memory, a data worker or the disk failed.
+        Preempted: (SystemExit) stopped by a signal, and saved.
     """
     cfg = config_from_args(args)
     device = setup_run(cfg, args)
@@ -169,6 +171,8 @@ def do_train(
         clip_grad=cfg.train.clip_grad.params if cfg.train.clip_grad.enabled else None,
         amp_dtype=cfg.train.amp.dtype if cfg.train.amp.enabled else None,
         log_period=schedule.log_period,
+        max_skips=cfg.train.max_skips,
+        output_dir=cfg.train.output_dir,
     )
     checkpointer = Checkpointer(
         model,
@@ -195,7 +199,6 @@ def do_train(
         )
     )
     start_iter = _resume_or_load(checkpointer, trainer, cfg.train.init_checkpoint, resume=resume)
-    trainer.register_hooks(build_writers(cfg.train.output_dir, start_iter=start_iter, schedule=schedule))
     trainer.train(start_iter, schedule.max_iter)
     return last
 

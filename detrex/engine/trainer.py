@@ -1,56 +1,76 @@
-"""The training step: forward, checks, backward, clipping, update."""
+"""The training step: forward, backward, checks, clipping, update; and what a checkpoint keeps of the loop."""
 
 from __future__ import annotations
 
+import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from detectron2.engine import SimpleTrainer
+from detectron2.utils import comm
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from detrex.config_check import ConfigError
+from detrex.data.random_state import random_state, set_random_state
 
+from .faults import explain, image_names, locate_non_finite, save_batch
 from .metrics import HostCopy, MetricWindow, PhaseTimer
+from .writers import restore_metrics, saved_metrics
 
 __all__ = ["Trainer"]
 
+logger = logging.getLogger(__name__)
+
+Batch = Sequence[Mapping[str, Any]]
+
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_MAX_SAVED_BATCHES = 10
 
 
 class Trainer(SimpleTrainer):
     """Minimises the plain sum of the losses that the model returns (they come weighted).
 
-    A loss that is not finite stops the run before it reaches the weights. Metrics of ``log_period`` iterations are
-    written together, so that an iteration costs no extra synchronisation of the device.
+    A loss or gradient that is not finite never reaches the weights. Metrics of ``log_period`` iterations are written
+    together; an iteration waits for the device once, before the update.
+
+    A checkpoint holds the optimizer, the loss scale, the hooks' state, the metrics that the next ones depend on and,
+    of every process, the random generators and the position in the data: a resumed run is the run that never stopped.
 
     Args:
         model: ``model(list[dict])`` -> dict of scalar losses in training mode; may be wrapped in
             ``DistributedDataParallel``.
-        data_loader: yields ``list[dict]`` for ever.
+        data_loader: yields ``list[dict]`` for ever; with ``state_dict`` and ``load_state_dict`` it resumes too.
         optimizer: over the model's parameters.
         device: where the model lives.
         clip_grad: arguments of ``torch.nn.utils.clip_grad_norm_`` (``max_norm``, ``norm_type``), or None.
         amp_dtype: "bfloat16" or "float16" (with loss scaling) for the forward pass, or None for float32.
         log_period: iterations between two writes of the metrics.
+        max_skips: so many steps in a row that are not finite are skipped; one more stops the run.
+        output_dir: where their batches are saved, the first ten of a process.
 
     Raises:
         ConfigError: an unknown ``amp_dtype``.
-        FloatingPointError: from a step whose loss or gradient norm is not finite; names the iteration, the losses and
-            the image files of the batch.
+        FloatingPointError: from a step whose loss or gradient norm is not finite; names the iteration, the losses, the
+            layer and the image files of the batch.
+        MachineError: from a step for which the memory did not suffice, or whose data worker died.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        data_loader: Iterable[Sequence[Mapping[str, Any]]],
+        data_loader: Iterable[Batch],
         optimizer: torch.optim.Optimizer,
         *,
         device: torch.device,
         clip_grad: Mapping[str, float] | None = None,
         amp_dtype: str | None = None,
         log_period: int = 20,
+        max_skips: int = 0,
+        output_dir: str = ".",
     ):
         if amp_dtype is not None and amp_dtype not in _DTYPES:
             raise ConfigError(f"train.amp.dtype={amp_dtype!r} must be one of {', '.join(_DTYPES)}")
@@ -58,88 +78,180 @@ class Trainer(SimpleTrainer):
         self.device = device
         self.clip_grad = dict(clip_grad) if clip_grad is not None else None
         self.amp_dtype = _DTYPES[amp_dtype] if amp_dtype is not None else None
-        self.log_period = log_period
+        self.log_period, self.max_skips, self.output_dir = log_period, max_skips, output_dir
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp_dtype == torch.float16)
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._window = MetricWindow()
+        self._skipped_in_a_row, self._skipped = 0, 0
+        self._resumed: Mapping[str, Any] | None = None
 
     def run_step(self) -> None:
         """One iteration."""
-        timer = PhaseTimer(self.device)
-        with timer.phase("data_time", host=True):
-            data = next(self._data_loader_iter)
+        data = None
+        try:
+            timer = PhaseTimer(self.device)
+            with timer.phase("data_time", host=True):
+                data = next(self._data_loader_iter)
+            self._step(data, timer)
+        except (RuntimeError, MemoryError) as e:
+            explained = explain(e, f"iteration {self.iter}", data, device=self.device)
+            if explained is None:
+                raise
+            raise explained from e
+        if (self.iter + 1) % self.log_period == 0 or self.iter + 1 == self.max_iter:
+            self._window.flush(self.storage)
+            if comm.is_main_process():
+                self.storage.put_scalars(**self._counts(), smoothing_hint=False)
+
+    def _step(self, data: Batch, timer: PhaseTimer) -> None:
         with timer.phase("forward_time"):
             losses, total = self._forward(data)
-        on_host = HostCopy({"total_loss": total, **losses})
         self.optimizer.zero_grad(set_to_none=True)
         with timer.phase("backward_time"):
-            self.scaler.scale(total).backward()
-            if hasattr(self, "after_backward"):
-                self.after_backward()
-        values = on_host.read()
-        if not all(math.isfinite(value) for value in values.values()):
-            raise self._not_finite(values, data)
+            self.scaler.scale(_spoil_gradient_unless_finite(total)).backward()
+            self.after_backward()
+            norm = self._clip()
+        values = HostCopy({"total_loss": total, **losses, "grad_norm": norm}).read()
         with timer.phase("optimizer_time"):
-            norms = self._update()
+            if self._may_update(values, data):
+                self.scaler.step(self.optimizer)
+            self.scaler.update()
+        self._window.add(self.iter, values, timer)
 
-        self._window.add(self.iter, values, norms, timer)
-        if (self.iter + 1) % self.log_period == 0 or self.iter + 1 == self.max_iter:
-            self._check_gradients()
-            self._window.flush()
-
-    def _forward(self, data: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Tensor], Tensor]:
-        with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
+    def _forward(self, data: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        with self._autocast():
             losses = self.model(data)
         if not isinstance(losses, Mapping) or not losses:
             raise TypeError(f"a model in training mode must return a dict of losses, not {losses!r}")
         return dict(losses), sum(losses.values())
 
-    def _update(self) -> dict[str, Tensor]:
-        metrics = {}
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)
+
+    def _clip(self) -> Tensor:
+        """Unscale the gradients, and clip them if so configured; their norm before that."""
+        self.scaler.unscale_(self.optimizer)
         if self.clip_grad is not None:
-            self.scaler.unscale_(self.optimizer)
-            metrics["grad_norm"] = nn.utils.clip_grad_norm_(self._parameters, **self.clip_grad)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return metrics
+            return nn.utils.clip_grad_norm_(self._parameters, **self.clip_grad)
+        return nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
 
-    def _check_gradients(self) -> None:
-        """Raise FloatingPointError if a gradient since the last write was not finite; waits for the device.
+    def _may_update(self, values: Mapping[str, float], data: Batch) -> bool:
+        """Whether all is finite; counts, reports and at last refuses steps that are not."""
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        if not bad:
+            self._skipped_in_a_row = 0
+            return True
+        if self.scaler.is_enabled() and bad == ["grad_norm"]:
+            return True  # the loss scale was too large: the scaler lowers it and leaves this step out by itself
+        self._skipped_in_a_row += 1
+        self._skipped += 1
+        message = self._describe(bad, values, data)
+        if self._skipped_in_a_row > self.max_skips:
+            skipped = f"{self.max_skips} such steps in a row were skipped before. " if self.max_skips else ""
+            raise FloatingPointError(
+                f"{message}. {skipped}No such batch has changed the weights. Look at these images, lower optimizer.lr, "
+                "enable train.clip_grad, or skip more with train.max_skips"
+            )
+        logger.warning("%s. Skipped, %d in a row", message, self._skipped_in_a_row)
+        return False
 
-        Loss scaling skips such steps by itself, so with float16 there is nothing to check.
-        """
-        if self.scaler.is_enabled():
-            return
-        for iteration, scalars in self._window.latest_device_scalars():
-            if not all(torch.isfinite(value) for value in scalars.values()):
-                raise FloatingPointError(
-                    f"the gradient is not finite at iteration {iteration}, though the loss was; the weights in memory "
-                    "are spoilt and are not saved. Go on from the last checkpoint with a lower optimizer.lr"
-                )
-
-    def _not_finite(self, values: Mapping[str, float], data: Sequence[Mapping[str, Any]]) -> FloatingPointError:
-        try:
-            self._check_gradients()  # an earlier gradient may be the cause
-        except FloatingPointError as cause:
-            return cause
-        images = ", ".join(str(x.get("file_name", x.get("image_id", "?"))) for x in data)
-        bad = ", ".join(name for name, value in values.items() if not math.isfinite(value))
+    def _describe(self, bad: Sequence[str], values: Mapping[str, float], data: Batch) -> str:
+        kind = "gradient" if bad == ["grad_norm"] else "loss"
+        names = ", ".join(name for name in bad if name != "grad_norm") or "grad_norm"
         every = ", ".join(f"{name}={value:.4g}" for name, value in values.items())
-        return FloatingPointError(
-            f"loss is not finite at iteration {self.iter}: {bad}; all losses: {every}; images: {images}. This batch "
-            "has not changed the weights. Look at these images, lower optimizer.lr, or enable train.clip_grad"
+        layer = locate_non_finite(self.model, data, self._autocast)
+        saved = "not saved, there are ten"
+        if self._skipped <= _MAX_SAVED_BATCHES:
+            saved = save_batch(self.output_dir, data, iteration=self.iter, values=values)
+        return (
+            f"{kind} is not finite at iteration {self.iter}: {names}; all losses: {every}; layer: {layer}; batch: "
+            f"{saved}; images: {image_names(data)}"
         )
 
+    def _counts(self) -> dict[str, float]:
+        counts = {"skipped_steps": self._skipped, "broken_images": len(getattr(self.data_loader, "broken_images", ()))}
+        return {name: float(count) for name, count in counts.items() if count}
+
+    # ------------------------------------------------------------------------------------------------ checkpoints
+    def before_train(self) -> None:
+        """Put the process into the state that it was saved in, then let the hooks begin."""
+        if self._resumed is not None:
+            restore_metrics(self.storage, self._resumed["metrics"])
+            if self._own_state() is not None:
+                set_random_state(self._own_state()["random"])
+        super().before_train()
+
+    def after_train(self) -> None:
+        self.iter = min(self.iter, self.max_iter)  # upstream counts one too many when nothing was left to do
+        batches, self._data_loader_iter_obj = self._data_loader_iter_obj, None
+        if hasattr(batches, "close"):
+            batches.close()  # ends the data workers
+        super().after_train()
+
     def state_dict(self) -> dict[str, Any]:
-        """State of the loop, the optimizer and, with float16, the loss scale; refuses to save spoilt weights."""
-        self._check_gradients()
+        """State of the loop, the optimizer, the loss scale, the metrics and, in the first process, of every process.
+
+        Called by all processes at the same iteration.
+        """
         state = super().state_dict()
         if self.scaler.is_enabled():
             state["grad_scaler"] = self.scaler.state_dict()
+        own = {"random": random_state()}
+        if hasattr(self.data_loader, "state_dict"):
+            own["loader"] = self.data_loader.state_dict()
+        state["processes"] = comm.gather(own)
+        state["layers"] = self._layers()
+        state["skipped"] = (self._skipped_in_a_row, self._skipped)
+        state["metrics"] = {}
+        if hasattr(self, "storage"):
+            self._window.flush(self.storage)
+            state["metrics"] = saved_metrics(self.storage)
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`; a run may change its precision when it resumes."""
+        """Inverse of :meth:`state_dict`; a run may change its precision and its number of processes when it resumes."""
         super().load_state_dict(state_dict)
         if self.scaler.is_enabled() and "grad_scaler" in state_dict:
             self.scaler.load_state_dict(state_dict["grad_scaler"])
+        if "processes" not in state_dict:
+            logger.warning("The checkpoint is of an older version: the data and the random numbers start afresh")
+            return
+        self._resumed = state_dict
+        self._skipped_in_a_row, self._skipped = state_dict["skipped"]
+        if state_dict["layers"] != self._layers():
+            logger.warning(
+                "Other layers compute than when the run was saved, for example by another choice of a lever of "
+                "train.accelerate: from here on the run is the same up to rounding only"
+            )
+        if self._own_state() is None:
+            logger.warning(
+                "Saved by %d processes, resumed by %d: random numbers start afresh",
+                len(state_dict["processes"]),
+                comm.get_world_size(),
+            )
+        loader = (self._own_state() or state_dict["processes"][0]).get("loader")
+        if loader is not None and hasattr(self.data_loader, "load_state_dict"):
+            self.data_loader.load_state_dict(loader)
+        else:
+            logger.warning(
+                "The position in the data is not restored; use detrex.data.build_train_loader in dataloader.train"
+            )
+
+    def _layers(self) -> dict[str, int]:
+        model = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+        return dict(Counter(type(module).__qualname__ for module in model.modules()))
+
+    def _own_state(self) -> Mapping[str, Any] | None:
+        """What this process saved of itself, if the run has as many processes as then."""
+        processes = self._resumed["processes"]
+        return processes[comm.get_rank()] if len(processes) == comm.get_world_size() else None
+
+
+def _spoil_gradient_unless_finite(total: Tensor) -> Tensor:
+    """The same value and gradient; but a value that is not finite makes all gradients NaN.
+
+    The check of the gradient is then the check of the loss as well, and all processes, which share the gradient, skip
+    or do the same step without another exchange.
+    """
+    value = total.detach()
+    return total * (value - value + 1)

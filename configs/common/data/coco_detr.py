@@ -6,18 +6,14 @@ The files are found under the environment variable DETECTRON2_DATASETS (default 
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
-from detectron2.data import (
-    build_detection_test_loader,
-    build_detection_train_loader,
-    get_detection_dataset_dicts,
-)
+from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 from omegaconf import OmegaConf
 
-from detrex.data import DetrDatasetMapper, build_coco_evaluator
+from detrex.data import DetrDatasetMapper, build_coco_evaluator, build_train_loader
 
 dataloader = OmegaConf.create()
 
-dataloader.train = L(build_detection_train_loader)(
+dataloader.train = L(build_train_loader)(
     # as in the official code, images without objects are trained on: they hold background only
     dataset=L(get_detection_dataset_dicts)(names="coco_2017_train", filter_empty=False),
     mapper=L(DetrDatasetMapper)(
@@ -45,6 +41,7 @@ dataloader.train = L(build_detection_train_loader)(
     total_batch_size=16,
     aspect_ratio_grouping=True,  # less padding; every batch is wide or tall
     num_workers=4,
+    max_broken_images=10,  # images that cannot be read and are skipped; one more is an error
 )
 
 dataloader.test = L(build_detection_test_loader)(

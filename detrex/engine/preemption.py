@@ -1,0 +1,79 @@
+"""Save and stop when the cluster asks for the machine back."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+__all__ = ["EXIT_PREEMPTED", "Preempted", "StopOnSignal"]
+
+EXIT_PREEMPTED = 4
+
+logger = logging.getLogger(__name__)
+
+
+class Preempted(SystemExit):
+    """The run was asked to stop and is saved. Left alone, it ends the process with status ``EXIT_PREEMPTED``."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(EXIT_PREEMPTED)
+        self.message = message
+
+
+class StopOnSignal(HookBase):
+    """After SIGTERM or SIGUSR1 (SLURM's preemption) in any process, all of them finish the step, save and stop.
+
+    To be registered last, so that what the other hooks do after the step is saved as done. A second signal of the same
+    kind acts as if this hook were not there.
+
+    Args:
+        save: saves the run; called by all processes at the same iteration.
+    """
+
+    SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+
+    def __init__(self, save: Callable[[], Any]):
+        self._save = save
+        self._previous: dict[int, Any] = {}
+        self._group: Any = None
+        self.received: str | None = None
+
+    def before_train(self) -> None:
+        if comm.get_world_size() > 1:
+            self._group = dist.new_group(backend="gloo")  # on the host: no device has to be waited for
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
+        signal.signal(number, self._previous[number])
+
+    def after_step(self) -> None:
+        iteration, last = self.trainer.iter, self.trainer.max_iter - 1
+        if not self._agreed() or iteration >= last:
+            return
+        self._save()
+        message = f"stopped by {self.received or 'a signal to another process'} after iteration {iteration}, saved"
+        logger.warning(message)
+        raise Preempted(f"{message}. Go on with --resume")
+
+    def _agreed(self) -> bool:
+        if self._group is None:
+            return self.received is not None
+        flag = torch.tensor([self.received is not None], dtype=torch.uint8)
+        dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._group)
+        return bool(flag)
+
+    def after_train(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
