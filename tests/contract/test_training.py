@@ -17,7 +17,7 @@ from detectron2.utils import comm
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 from torch import Tensor, nn
 
-from .conftest import LITE
+from .conftest import LITE, lite_only
 
 MAX_ITER = 12
 
@@ -184,6 +184,18 @@ def test_two_processes(tmp_path: Path) -> None:
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
     keys = torch.load(tmp_path / "model_final.pth", weights_only=True)["model"]
     assert set(keys) == {"linear.weight", "linear.bias"}  # without "module."
+
+
+def _average_gradients_on_the_cpu() -> None:
+    torch.set_num_threads(1)
+    model = create_ddp_model(nn.Linear(1, 1))
+    model(torch.full((1, 1), float(comm.get_rank()))).sum().backward()
+    assert model.module.weight.grad.item() == 0.5
+
+
+@lite_only("passes a GPU's index for a model on the CPU: ValueError")
+def test_ddp_on_the_cpu() -> None:
+    launch(_average_gradients_on_the_cpu, 2, dist_url="auto")
 
 
 def _fail_on_rank_1() -> None:
