@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import detrex_ops
-from detrex_ops import backends
+from detrex_ops import backends, extension
 from detrex_ops.extension import load_extension
 from detrex_ops.kernels import CPU, REFERENCE
 from detrex_ops.self_test import self_test
@@ -49,6 +49,26 @@ def test_missing_kernel_is_an_error_where_asked_for(choice, monkeypatch):
 def test_compiled_kernel_is_chosen(monkeypatch):
     monkeypatch.delenv("DETREX_OPS", raising=False)
     assert detrex_ops.backend("cpu") == "cpu"
+
+
+@pytest.mark.skipif(not load_extension("cpu"), reason="the CPU extension is not built")
+def test_the_first_use_of_a_device_runs_the_self_test_once(monkeypatch):
+    monkeypatch.delenv("DETREX_OPS", raising=False)
+    tested = []
+    monkeypatch.setattr(backends, "self_test", lambda implementation, device: tested.append((implementation, device)))
+    backends._select.cache_clear()
+    case = make_case(levels="odd", queries=3)
+    for _ in range(2):
+        detrex_ops.ms_deform_attn(case.value, case.shapes, case.samples, case.weights)
+    backends._select.cache_clear()
+    assert tested == [(CPU, torch.device("cpu"))]
+
+
+def test_an_extension_for_another_torch_is_said(tmp_path, monkeypatch):
+    (tmp_path / "_cpu.abi3.so").write_text("not a library")
+    monkeypatch.setattr(extension, "__file__", str(tmp_path / "extension.py"))
+    with pytest.warns(RuntimeWarning, match=r"_cpu\.abi3\.so was built for another torch than .* Build it again: pip"):
+        assert not load_extension.__wrapped__("cpu")
 
 
 def test_self_test_finds_a_wrong_kernel():
