@@ -1,0 +1,15 @@
+#!/usr/bin/env python
+"""Draw what a model is trained on; ``--help`` shows how."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+# In a source tree that is not installed, packages lie beside tools/.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from detrex.engine.data_view import main
+
+if __name__ == "__main__":
+    sys.exit(main())
