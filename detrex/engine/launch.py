@@ -22,7 +22,7 @@ from detrex.config import ConfigError
 from detrex.data import BrokenImagesError
 
 from .faults import MachineError
-from .preemption import EXIT_PREEMPTED, Preempted
+from .preemption import EXIT_PREEMPTED, Preempted, pass_signals_on
 from .train import config_from_args, main
 
 __all__ = ["EXIT_CONFIG", "EXIT_MACHINE", "EXIT_NOT_FINITE", "EXIT_PREEMPTED", "build_parser", "run"]
@@ -98,6 +98,7 @@ def run(argv: Sequence[str] | None = None, *, job: Callable[[argparse.Namespace]
         return _report(e)
     if args.num_gpus * args.num_machines <= 1:
         return _guarded(job, args)
+    pass_signals_on()
     try:
         spawn(
             _worker,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -14,9 +16,10 @@ import torch.distributed as dist
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-__all__ = ["EXIT_PREEMPTED", "Preempted", "StopOnSignal"]
+__all__ = ["EXIT_PREEMPTED", "Preempted", "StopOnSignal", "pass_signals_on"]
 
 EXIT_PREEMPTED = 4
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +35,12 @@ class Preempted(SystemExit):
 class StopOnSignal(HookBase):
     """After SIGTERM or SIGUSR1 (SLURM's preemption) in any process, all of them finish the step, save and stop.
 
-    To be registered last, so that what the other hooks do after the step is saved as done. A second signal of the same
-    kind acts as if this hook were not there.
+    To be registered last, so that what the other hooks do after the step is saved as done. Further signals change
+    nothing, for clusters and launchers send several; SIGINT and SIGKILL stop at once.
 
     Args:
         save: saves the run; called by all processes at the same iteration.
     """
-
-    SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
     def __init__(self, save: Callable[[], Any]):
         self._save = save
@@ -51,11 +52,10 @@ class StopOnSignal(HookBase):
         if comm.get_world_size() > 1:
             self._group = dist.new_group(backend="gloo")  # on the host: no device has to be waited for
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+            self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self.received = signal.Signals(number).name
-        signal.signal(number, self._previous[number])
 
     def after_step(self) -> None:
         iteration, last = self.trainer.iter, self.trainer.max_iter - 1
@@ -77,3 +77,14 @@ class StopOnSignal(HookBase):
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
+
+
+def pass_signals_on() -> None:
+    """Have the process that only waits for others hand the signals on to them."""
+
+    def hand_on(number: int, _: FrameType | None) -> None:
+        for process in multiprocessing.active_children():
+            os.kill(process.pid, number)
+
+    for number in SIGNALS:
+        signal.signal(number, hand_on)
