@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-__all__ = ["DetectorOutputs", "Predictions", "PyramidLayout", "Queries", "Targets", "TokenPyramid"]
+__all__ = ["DetectorOutputs", "Predictions", "PyramidLayout", "Queries", "Targets", "TokenPyramid", "padding_mask"]
 
 Size = tuple[int, int]  # (height, width)
 
@@ -47,18 +47,8 @@ class PyramidLayout:
         valid_sizes = tuple(tuple((int(h), int(w)) for h, w in sizes) for sizes in valid_sizes)
         sizes = torch.tensor([shapes, *valid_sizes], dtype=torch.float32).flip(-1).to(device, non_blocking=True)
         shape_L2, valid_BL2 = sizes[0], sizes[1:]
-        padding_BS = None
-        if any(sizes != shapes for sizes in valid_sizes):
-            padding_BS = torch.cat(
-                [
-                    (
-                        (torch.arange(h, device=device)[:, None] >= wh_B2[:, 1, None, None])
-                        | (torch.arange(w, device=device) >= wh_B2[:, 0, None, None])
-                    ).flatten(1)
-                    for (h, w), wh_B2 in zip(shapes, valid_BL2.unbind(1), strict=True)
-                ],
-                dim=1,
-            )
+        padded = any(sizes != shapes for sizes in valid_sizes)
+        padding_BS = padding_mask(shapes, valid_BL2) if padded else None
         return cls(shapes, valid_sizes, shape_L2, valid_BL2, padding_BS)
 
     @property
@@ -84,6 +74,16 @@ class PyramidLayout:
         if reference.shape[-1] == 4:
             ratios_BL2 = torch.cat([ratios_BL2, ratios_BL2], -1)
         return reference[:, :, None] * ratios_BL2[:, None]
+
+
+def padding_mask(shapes: Sequence[Size], valid_BL2: Tensor) -> Tensor:
+    """Bool (B, S), True on tokens outside the upper left ``valid_BL2`` (w, h) of their level."""
+    device, masks = valid_BL2.device, []
+    for (height, width), wh_B2 in zip(shapes, valid_BL2.unbind(1), strict=True):
+        below = torch.arange(height, device=device)[:, None] >= wh_B2[:, 1, None, None]
+        beside = torch.arange(width, device=device) >= wh_B2[:, 0, None, None]
+        masks.append((below | beside).flatten(1))
+    return torch.cat(masks, 1)
 
 
 @dataclass(frozen=True)

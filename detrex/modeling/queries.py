@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from detrex.layers import sine_embed
-from detrex.structures import Predictions, Queries, TokenPyramid
+from detrex.structures import Predictions, PyramidLayout, Queries, TokenPyramid
 
 from .proposals import EncoderProposals
 
@@ -63,7 +63,9 @@ class LearnedQueries(nn.Module):
         groups = self.groups.active(self.training)
         pos_QC, content_QC = self.embedding.weight[: sum(groups)].chunk(2, -1)
         reference_Q2 = self.reference_points(pos_QC).float().sigmoid()
-        content, pos, reference = (x.expand(len(memory.tokens_BSC), -1, -1) for x in (content_QC, pos_QC, reference_Q2))
+        content, pos, reference = (
+            x.expand(memory.tokens_BSC.shape[0], -1, -1) for x in (content_QC, pos_QC, reference_Q2)
+        )
         return Queries(content, pos, reference, groups), None
 
 
@@ -109,32 +111,31 @@ class TwoStageQueries(nn.Module):
         An image with fewer proposals than queries gets fewer queries; beside a larger image, its slots are padded.
         """
         proposals, unactivated_BS4 = self.proposals(memory)
-        groups, available = self._clamp_groups(self.proposals.num_valid(memory.layout))
-        num_queries = sum(groups)
         scores_BS = proposals.logits_BQK[..., 0].detach().float()
         scores_BS = scores_BS.masked_fill(proposals.padding_BQ, float("-inf"))
-        index_BQ = scores_BS.topk(num_queries, dim=1).indices
+        index_BQ, groups, padding_BQ = self.select(scores_BS, memory.layout)
         boxes_BQ4 = unactivated_BS4.detach().gather(1, index_BQ[..., None].expand(-1, -1, 4)).sigmoid()
 
         embedding = sine_embed(boxes_BQ4, self.embed_dim // 2, self.temperature).flatten(-2)
         pos_BQC, content_BQC = self.pos_trans_norm(self.pos_trans(embedding)).chunk(2, -1)
         if self.content is not None:
-            content_BQC = self.content.weight[:num_queries].expand_as(content_BQC)
-        return Queries(
-            content_BQC, pos_BQC, boxes_BQ4, groups, self._padding(available, num_queries, memory)
-        ), proposals
+            content_BQC = self.content.weight[: index_BQ.shape[1]].expand_as(content_BQC)
+        return Queries(content_BQC, pos_BQC, boxes_BQ4, groups, padding_BQ), proposals
 
-    def _clamp_groups(self, available: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Groups of at most as many queries as the richest image has proposals, and how many each image fills."""
+    def select(self, scores_BS: Tensor, layout: PyramidLayout) -> tuple[Tensor, tuple[int, ...], Tensor | None]:
+        """The best tokens, (B, Q), the sizes of the groups, and the slots (B, Q) that are padding, None if none is.
+
+        Args:
+            scores_BS: minus infinity on tokens that make no proposal.
+            layout: of the tokens; it tells how many of them make proposals.
+        """
+        available = self.proposals.num_valid(layout)
         limit, groups = max(1, *available), []
         for size in self.groups.active(self.training):
             groups.append(min(size, limit - sum(groups)))
-        return tuple(groups), tuple(min(n, sum(groups)) for n in available)
-
-    @staticmethod
-    def _padding(available: tuple[int, ...], num_queries: int, memory: TokenPyramid) -> Tensor | None:
-        if all(n == num_queries for n in available):
-            return None
-        device = memory.tokens_BSC.device
+        num_queries, device = sum(groups), scores_BS.device
+        index_BQ = scores_BS.topk(num_queries, dim=1).indices
+        if all(n >= num_queries for n in available):
+            return index_BQ, tuple(groups), None
         slot_Q = torch.arange(num_queries, device=device)
-        return slot_Q >= torch.tensor(available, device=device)[:, None]
+        return index_BQ, tuple(groups), slot_Q >= torch.tensor(available, device=device)[:, None]

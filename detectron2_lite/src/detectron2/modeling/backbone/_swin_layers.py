@@ -16,6 +16,11 @@ def to_pair(x: int | Sequence[int]) -> tuple[int, int]:
     return (x, x) if isinstance(x, int) else tuple(x)
 
 
+def _round_up(length: int, divisor: int) -> int:
+    """The next multiple; of a symbolic length (torch.export) one that is known to divide."""
+    return (length + divisor - 1) // divisor * divisor
+
+
 def _to_windows(x_BHWC: Tensor, size: int) -> Tensor:
     batch, height, width, channels = x_BHWC.shape
     x = x_BHWC.view(batch, height // size, size, width // size, size, channels)
@@ -53,7 +58,8 @@ class WindowAttention(nn.Module):
         logits = (q * self.scale) @ k.transpose(-2, -1)
         logits = logits + self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
         if mask_KNN is not None:
-            logits = logits.unflatten(0, (-1, len(mask_KNN))) + mask_KNN[:, None]
+            windows = mask_KNN.shape[0]
+            logits = logits.unflatten(0, (num_windows // windows, windows)) + mask_KNN[:, None]
             logits = logits.flatten(0, 1)
         weights = self.attn_drop(logits.softmax(dim=-1))
         x = (weights @ v).transpose(1, 2).reshape(num_windows, tokens, channels)
@@ -106,8 +112,8 @@ class Block(nn.Module):
         height, width = x_BHWC.shape[1:3]
         size = self.window_size
         x = self.norm1(x_BHWC)
-        x = F.pad(x, (0, 0, 0, -width % size, 0, -height % size))
-        padded_height, padded_width = x.shape[1:3]
+        padded_height, padded_width = _round_up(height, size), _round_up(width, size)
+        x = F.pad(x, (0, 0, 0, padded_width - width, 0, padded_height - height))
         if self.shift:
             x = x.roll((-self.shift, -self.shift), dims=(1, 2))
         x = self.attn(_to_windows(x, size), mask_KNN if self.shift else None)
@@ -126,9 +132,10 @@ class PatchMerging(nn.Module):
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         height, width = x_BHWC.shape[1:3]
-        x = F.pad(x_BHWC, (0, 0, 0, width % 2, 0, height % 2))
-        corners = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
-        return self.reduction(self.norm(torch.cat(corners, dim=-1)))
+        even_height, even_width = _round_up(height, 2), _round_up(width, 2)
+        x = F.pad(x_BHWC, (0, 0, 0, even_width - width, 0, even_height - height))
+        corners = x.unflatten(2, (even_width // 2, 2)).unflatten(1, (even_height // 2, 2))
+        return self.reduction(self.norm(corners.permute(0, 1, 3, 4, 2, 5).flatten(3)))
 
 
 class Stage(nn.Module):
@@ -156,8 +163,9 @@ class Stage(nn.Module):
         size, shift = self.window_size, self.window_size // 2
 
         def region(length: int) -> Tensor:
-            position = torch.arange(length + -length % size, device=device)
-            return (position >= len(position) - size).long() + (position >= len(position) - shift).long()
+            padded = _round_up(length, size)
+            position = torch.arange(padded, device=device)
+            return (position >= padded - size).long() + (position >= padded - shift).long()
 
         regions = 3 * region(height)[:, None] + region(width)
         windows = _to_windows(regions[None, :, :, None], size).squeeze(-1)
@@ -185,6 +193,7 @@ class PatchEmbed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, 3, h, w) to tokens (B, H, W, C); sides that are no multiple of the patch are padded."""
         patch_height, patch_width = self.patch_size
-        x = F.pad(x, (0, -x.shape[3] % patch_width, 0, -x.shape[2] % patch_height))
+        height, width = x.shape[2:]
+        x = F.pad(x, (0, _round_up(width, patch_width) - width, 0, _round_up(height, patch_height) - height))
         x = self.proj(x).permute(0, 2, 3, 1)
         return x if self.norm is None else self.norm(x)
