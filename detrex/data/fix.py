@@ -16,10 +16,10 @@ Box = tuple[float, float, float, float]
 
 
 def write_fixed_copy(files: CheckedFiles, output: str | os.PathLike[str]) -> str:
-    """Copy what can be trained on into ``output``: ``images/`` and ``annotations/instances_<split>.json``.
+    """Copy what can be trained on into ``output``: the images, and ``annotations/instances_<split>.json``.
 
-    Image files are copied byte by byte; ``findings.KINDS`` says what becomes of each kind of damage. Boxes are clipped
-    to their images. The folder appears at the end, whole.
+    Image files are copied byte by byte and keep their paths within the data set; ``findings.KINDS`` says what becomes
+    of each kind of damage. Boxes are clipped to their images. The folder appears at the end, whole.
 
     Args:
         files: the checked data set.
@@ -66,7 +66,7 @@ def _copy_split(files: CheckedFiles, split: str, root: str, target: str) -> dict
             continue
         fact = facts[image_id]
         name = _name_in_copy(record["file_name"], root, split, image_id)
-        path = os.path.join(target, "images", name)
+        path = os.path.join(target, name)
         if not os.path.exists(path):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             shutil.copyfile(record["file_name"], path)

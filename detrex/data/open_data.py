@@ -25,7 +25,7 @@ def open_data(node: DictConfig, *, train: bool = True) -> DataSource:
 
     Args:
         node: ``dataloader.data`` of ``configs/common/data/custom.py``.
-        train: False leaves the training json alone where the files are named one by one.
+        train: False does without the training split, where there is one to validate.
 
     Raises:
         DatasetError: settings that are missing or contradict each other; a folder in which no data set, or more than
@@ -40,6 +40,11 @@ def open_data(node: DictConfig, *, train: bool = True) -> DataSource:
             f"({', '.join(PATH_KEYS)})"
         )
     source = open_folder(_path(node, "root"), format=node.get("format"), allow_outside=bool(node.get("allow_outside")))
+    if "train" not in source.splits and (train or "val" not in source.splits):
+        found = ", ".join(source.splits) or "nothing"
+        reasons = [f.message for f in source.findings if f.kind == "missing-split"]
+        message = "; ".join([f"{source.format}: no training images, only {found}", *reasons])
+        raise DatasetError.of("empty-split", source.root, message)
     if "val" in source.splits:
         return source
     train_part, val_part, record = split_off_val(
@@ -77,8 +82,6 @@ def open_folder(root: str, *, format: str | None = None, allow_outside: bool = F
             source = read_yolo(root, found["yolo"], allow_outside=allow_outside)
         case _:
             source = read_voc(root, found["voc"], allow_outside=allow_outside)
-    if "train" not in source.splits:
-        raise DatasetError.of("empty-split", root, f"{source.format}: no training split, only {list(source.splits)}")
     return source
 
 

@@ -14,7 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 
 from .coco_json import CocoData, write_coco_json, write_json
-from .dataset_check import check_source
+from .dataset_check import CheckedData, check_source
 from .findings import DatasetError, Finding, printable, raise_errors, summarize
 from .open_data import open_data
 from .source import DataSource, SplitSource
@@ -90,8 +90,8 @@ def _prepare_custom(cfg: DictConfig, *, train: bool) -> DataInfo:
     node = cfg.dataloader.data
     source = open_data(node, train=train)
     checked = check_source(source)
-    raise_errors(node.get("root") or "dataloader.data", checked.findings)
     names = {split: f"{node.name}_{split}" for split in (("train", "val") if train else ("val",))}
+    raise_errors(node.get("root") or "dataloader.data", [f for f in checked.findings if f.split in ("", *names)])
     if source.made_split is not None:
         _log_made_split(cfg, source)
     for note in source.notes:
@@ -101,6 +101,7 @@ def _prepare_custom(cfg: DictConfig, *, train: bool) -> DataInfo:
         _log_data(name, data, [f for f in checked.findings if f.split == split])
         json_file = _json_for_coco_api(cfg, name, data, source.splits[split])
         register_coco_data(name, data, image_root=source.splits[split].image_root, json_file=json_file)
+    _warn_shared_files(checked)
     _set_num_classes(cfg, checked.splits["val"])
     _warn_crowded(cfg, {name: checked.splits[split] for split, name in names.items()})
     num_images = len(checked.splits["train"].records) if train else None
@@ -112,6 +113,15 @@ def _log_data(name: str, data: CocoData, findings: Sequence[Finding]) -> None:
     logger.info("%s: %d images from %s; boxes: %s", name, len(data.records), data.json_file, printable(counts))
     for line in summarize(findings):
         logger.warning("%s: %s", name, line)
+
+
+def _warn_shared_files(checked: CheckedData) -> None:
+    """tools/check_data.py compares pictures; here only names are, so that training starts at once."""
+    files = [{r["file_name"] for r in checked.splits[s].records} for s in ("train", "val") if s in checked.splits]
+    shared = sorted(set.intersection(*files)) if len(files) == 2 else []
+    if shared:
+        logger.warning("%d images are in the training and in the validation split, for example %s: the AP shows what "
+                       "was learnt by heart", len(shared), printable(shared[0]))  # fmt: skip
 
 
 def _log_made_split(cfg: DictConfig, source: DataSource) -> None:

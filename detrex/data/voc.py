@@ -92,11 +92,11 @@ def _image_sets(root: str, xml_folder: str) -> dict[str, list[tuple[str, str]] |
             continue
         try:
             with open(path, encoding="utf-8-sig") as f:
-                rows = [line.split() for line in f]
+                rows = [line.strip() for line in f]
         except (OSError, ValueError) as e:
             raise DatasetError.of("unreadable-annotations", path, f"cannot be read as text: {e}") from e
         place = os.path.join("ImageSets", "Main", f"{name}.txt")
-        lists[name] = [(f"{place}:{i}", row[0]) for i, row in enumerate(rows, 1) if row]
+        lists[name] = [(f"{place}:{i}", stem) for i, stem in enumerate(rows, 1) if stem]
     if not lists:
         return {"train": None}
     both = lists.pop("trainval", None)

@@ -46,7 +46,7 @@ def read_yolo(root: str, yaml_file: str, *, allow_outside: bool) -> DataSource:
     for key, split in SPLIT_NAMES.items():
         if split not in reader.splits:
             reader.read_split(key, split)
-    if "train" not in reader.splits:
+    if not reader.splits:
         message = f"train: {short(description.get('train'))} leads to no images"
         raise DatasetError.of("empty-split", yaml_file, message)
     return DataSource(root, "YOLO", reader.splits, tuple(reader.findings))

@@ -30,6 +30,7 @@ from .data_pictures import draw_samples, draw_statistics
 __all__ = ["check_data", "main"]
 
 DEFAULT_CONFIG = "projects/deformable_detr/configs/custom_small.py"
+MAX_CLASSES = 20  # in the printed summary; the json has all
 EXIT_TRAINABLE, EXIT_NOT_TRAINABLE, EXIT_USAGE = 0, 1, 2
 
 _EPILOG = """
@@ -167,7 +168,8 @@ def _text(summary: dict[str, Any], findings: Sequence[Finding], examples: int = 
         lines.append(f"{summary['root']}: {summary['format']}")
     for name, split in summary.get("splits", {}).items():
         made = " (split made, see split.json)" if summary["split"] == "made" and name in ("train", "val") else ""
-        classes = ", ".join(f"{n} {c}" for n, c in list(split["boxes_per_class"].items())[:20])
+        counts = list(split["boxes_per_class"].items())
+        classes = ", ".join(f"{n} {c}" for n, c in counts[:MAX_CLASSES]) + (", ..." if counts[MAX_CLASSES:] else "")
         lines.append(f"{name}: {split['images']} images, {split['boxes']} boxes: {classes}{made}")
     lines += summary.get("notes", [])
     for severity, heading in (("error", "Errors"), ("warning", "Warnings")):

@@ -536,7 +536,7 @@ def yaml_that_reads_no_as_false(root):
     edit_text(root / "data.yaml", "1: cat", "1: no")
 
 
-@damage("yolo", "empty-split", "images/nowhere")
+@damage("yolo", "empty-split", "no training images, only val; train: 'images/nowhere' is not there")
 def yaml_with_a_wrong_training_folder(root):
     edit_text(root / "data.yaml", "images/train", "images/nowhere")
 

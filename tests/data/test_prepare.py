@@ -202,6 +202,11 @@ def test_warnings(make_cfg, caplog):
     assert "raise dataloader.evaluator.max_dets_per_image" in caplog.text
 
 
+def test_images_in_both_splits(make_cfg, caplog):
+    prepare_data(make_cfg())
+    assert "4 images are in the training and in the validation split" in caplog.text
+
+
 def test_registered_names(make_cfg, monkeypatch, folder):
     cfg = make_cfg()
     prepare_data(cfg)

@@ -1,8 +1,7 @@
 """Fine-tune Deformable DETR ++ two-stage, ResNet-50, from a COCO checkpoint on a data set of your own.
 
     python tools/train_net.py --config-file projects/deformable_detr/configs/custom_r50_two_stage.py \
-        dataloader.data.image_root=path/to/images \
-        dataloader.data.train_json=path/to/train.json dataloader.data.val_json=path/to/val.json \
+        dataloader.data.root=path/to/data_set \
         train.init_checkpoint=path/to/checkpoint.pth
 
 Everything is taken over from the checkpoint except the classifiers, where the number of classes differs.

@@ -1,8 +1,7 @@
 """A small Deformable DETR ++ two-stage for a data set of your own: from scratch, on a CPU or one GPU.
 
     python tools/train_net.py --config-file projects/deformable_detr/configs/custom_small.py \
-        dataloader.data.image_root=path/to/images \
-        dataloader.data.train_json=path/to/train.json dataloader.data.val_json=path/to/val.json
+        dataloader.data.root=path/to/data_set
 
 For a few hundred images of moderately large objects; docs/custom_data.md shows a run.
 """
