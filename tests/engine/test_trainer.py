@@ -162,3 +162,13 @@ def test_state_round_trips_across_precisions():
     full.load_state_dict(state)  # resumes in float32
     assert "grad_scaler" not in full.state_dict()
     other.load_state_dict(full.state_dict())  # and back
+
+
+def test_a_resumed_run_says_when_other_layers_compute(caplog):
+    state = make_trainer(Model()).state_dict()
+    make_trainer(Model()).load_state_dict(state)
+    assert "Other layers compute" not in caplog.text
+    other = Model()
+    other.linear = nn.Sequential(other.linear, nn.Identity())
+    make_trainer(other).load_state_dict(state)
+    assert "Other layers compute than when the run was saved" in caplog.text
