@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import detectron2
 import detectron2.data.transforms as T
 import numpy as np
 import pytest
@@ -88,6 +89,8 @@ CASES = {
 @pytest.fixture(scope="module", params=CASES)
 def exported(request, tmp_path_factory):
     """(detector, its ONNX file, its program)."""
+    if "swin" in request.param and not getattr(detectron2, "__lite__", False):
+        pytest.skip("full detectron2: its Swin computes window sizes outside the graph")
     detector = CASES[request.param]()
     folder = tmp_path_factory.mktemp(request.param)
     program = export_program(detector)
