@@ -119,5 +119,5 @@ def test_long_curves_are_thinned_and_keep_their_ends():
     chart = line_chart("x", {"a": (range(10_000), range(10_000))})
     points = chart.lines[0].path.split()
     assert len(points) <= 402
-    assert points[0] == f"{chart.left},{chart.bottom}"
+    assert points[0] == f"{float(chart.left)},{float(chart.bottom)}"
     assert points[-1] == f"{float(chart.right)},{float(chart.top)}"
