@@ -16,6 +16,7 @@ from tests.tiny import image_input, tiny_detector
 
 # Objects of eight images: with two processes 8 and 12, with four 0, 8, 12 and 0.
 OBJECTS = (0, 0, 3, 5, 1, 11, 0, 0)
+VARIANTS = ("plain", "two_stage", "hybrid")
 INPUTS = [image_input(64, 96, boxes=count, seed=i) for i, count in enumerate(OBJECTS)]
 
 
@@ -34,29 +35,33 @@ def step(model, inputs: list[dict]) -> tuple[dict[str, torch.Tensor], dict[str, 
     return {name: loss.detach() for name, loss in losses.items()}, gradients
 
 
-def worker(rank: int, world: int, variant: str, folder: str) -> None:
+def worker(rank: int, world: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-    try:
+    share = len(INPUTS) // world
+    for variant in VARIANTS:
         # Default arguments: find_unused_parameters is off, so every parameter must have its gradient.
         model = DistributedDataParallel(detector(variant).train())
-        share = len(INPUTS) // world
         losses, gradients = step(model, INPUTS[rank * share : (rank + 1) * share])
         for loss in losses.values():
             dist.all_reduce(loss)
         if rank == 0:
-            losses = {name: loss / world for name, loss in losses.items()}
-            torch.save((losses, gradients), f"{folder}/result.pth")
-    finally:
-        dist.destroy_process_group()
+            torch.save(({name: loss / world for name, loss in losses.items()}, gradients), f"{folder}/{variant}.pth")
+    dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("variant", ["plain", "two_stage", "hybrid"])
-@pytest.mark.parametrize("world", [2, 4])
-def test_equal_those_of_one_process_with_all_images(world, variant, tmp_path: Path):
+@pytest.fixture(scope="module", params=[2, 4])
+def results(request, tmp_path_factory) -> Path:
+    """A folder with a file for each variant, written by so many processes."""
+    folder = tmp_path_factory.mktemp("results")
+    mp.start_processes(worker, (request.param, str(folder)), request.param, start_method="spawn")
+    return folder
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_equal_those_of_one_process_with_all_images(results, variant):
     expected_losses, expected = step(detector(variant).train(), INPUTS)
-    mp.start_processes(worker, (world, variant, str(tmp_path)), world, start_method="fork")
-    losses, gradients = torch.load(tmp_path / "result.pth", weights_only=True)
+    losses, gradients = torch.load(results / f"{variant}.pth", weights_only=True)
     torch.testing.assert_close(losses, expected_losses, rtol=1e-5, atol=1e-6)
     assert gradients.keys() == expected.keys()
     for name, gradient in expected.items():

@@ -26,4 +26,4 @@ model.criterion._target_ = HybridCriterion
 model.criterion.num_repeats = 6
 model.criterion.one2many_weight = 1.0
 
-train.output_dir = "./output/h_custom_small"
+train.output_dir = "./output/custom_small"
