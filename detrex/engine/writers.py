@@ -16,6 +16,8 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter, TensorboardXWriter
 from detectron2.utils.events import get_event_storage as storage
 
+from detrex.checkpoint.disk import replace_file
+
 from .schedule import Schedule
 
 __all__ = ["Writers", "restore_metrics", "saved_metrics", "trim_metrics"]
@@ -138,7 +140,7 @@ def trim_metrics(path: Path, written: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
             logger.warning("%s: dropped a line that is not a record: %.80s", path, line)
-    path.write_text("".join(f"{line}\n" for line in kept))
+    replace_file(path, lambda f: f.write("".join(f"{line}\n" for line in kept).encode()))
 
 
 def saved_metrics(events: EventStorage) -> dict[str, Any]:

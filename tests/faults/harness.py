@@ -86,9 +86,10 @@ class Run:
         return []
 
     def kill(self) -> None:
-        """SIGKILL, and wait for the end."""
+        """SIGKILL, and wait for the end, which the run may have come to just before."""
         self.process.kill()
         self.finish(None)
+        assert self.process.exitcode in (0, -signal.SIGKILL), f"{self.process.exitcode}:\n{self.messages[-2000:]}"
 
     def finish(self, status: int | None = 0) -> str:
         """Wait for the end, and check the exit status, negative for a signal; the last message."""
