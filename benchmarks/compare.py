@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -50,14 +50,33 @@ def main(name: str, title: str, prepare: Prepare, accelerate: Accelerate) -> Non
         )
         contestants = {name: Contestant(name, setup) for name in NAMES}
         difference = _difference(contestants)
-    env |= contestants["ours"].ask("environment")
+        env |= contestants["ours"].ask("environment")
+        if args.profile:
+            _profile(contestants, args.cases)
+            return
+        rows = _measure(contestants, setup, args)
+    env |= {
+        "repeats": args.repeats,
+        "precision": "bfloat16 autocast" if args.bf16 else "float32",
+        "levers": ", ".join(args.levers),
+        "one process at a time": ", ".join(args.alone) or None,
+        "ours keeps freed memory": args.keep_freed_memory,
+        "largest difference of the scores": difference,
+    }
+    write_results(args.output, title, env, rows)
+
+
+def _profile(contestants: Mapping[str, Contestant], cases: Sequence[str]) -> None:
+    for text in cases:
+        for name, one in contestants.items():
+            one.ask("case", _case(text))
+            print(f"== {name}, {text}\n{one.ask('profile')}")
+
+
+def _measure(contestants: Mapping[str, Contestant], setup: Setup, args: argparse.Namespace) -> list[dict[str, object]]:
+    """A row for each case; those that have the memory to themselves come last."""
     rows = []
     for text in sorted(args.cases, key=args.alone.__contains__):
-        if args.profile:
-            for name, one in contestants.items():
-                one.ask("case", _case(text))
-                print(f"== {name}, {text}\n{one.ask('profile')}")
-            continue
         if text in args.alone:
             for one in contestants.values():
                 one.stop()
@@ -67,16 +86,7 @@ def main(name: str, title: str, prepare: Prepare, accelerate: Accelerate) -> Non
             timings = in_turns({name: partial(one.ask, "measure") for name, one in contestants.items()}, args.repeats)
         rows.append(_row(text, timings, memory))
         print({key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()})
-    if rows:
-        env |= {
-            "repeats": args.repeats,
-            "precision": "bfloat16 autocast" if args.bf16 else "float32",
-            "levers": ", ".join(args.levers),
-            "one process at a time": ", ".join(args.alone) or None,
-            "ours keeps freed memory": args.keep_freed_memory,
-            "largest difference of the scores": difference,
-        }
-        write_results(args.output, title, env, rows)
+    return rows
 
 
 def _parse(name: str) -> argparse.Namespace:
