@@ -18,7 +18,6 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from detectron2.config import instantiate
@@ -63,7 +62,7 @@ def main() -> None:
     parser.add_argument("--opts", nargs="*", default=[], help="overrides of every config")
     args = parser.parse_args()
     env = environment(args.device)
-    steps = {Path(config).stem: build_step(config, args) for config in args.configs}
+    steps = {config: build_step(config, args) for config in args.configs}
     memory = {name: PeakMemory(args.device).of(step) for name, step in steps.items()}
     timings = in_turns({name: lambda step=step: clock(step, args.device) for name, step in steps.items()}, args.repeats)
     first = next(iter(timings.values()))
