@@ -83,7 +83,8 @@ class Writers(HookBase):
 
     def __init__(self, output_dir: str, schedule: Schedule):
         self._folder, self._schedule = Path(output_dir), schedule
-        self._writers: list[EventWriter] = []
+        self._console: list[EventWriter] = []
+        self._files: list[EventWriter] = []
         self._written: int | None = None
 
     def before_train(self) -> None:
@@ -93,8 +94,8 @@ class Writers(HookBase):
         if not comm.is_main_process():
             return
         trim_metrics(self._folder / "metrics.json", self._written)
-        self._writers = [
-            CommonMetricPrinter(self._schedule.max_iter),
+        self._console = [CommonMetricPrinter(self._schedule.max_iter)]
+        self._files = [
             MetricsFile(self._folder / "metrics.json", written=self._written),
             TensorBoard(str(self._folder), written=self._written),
         ]
@@ -106,7 +107,7 @@ class Writers(HookBase):
             self._write(self.trainer.iter)
 
     def after_train(self) -> None:
-        for writer in self._writers:
+        for writer in self._files:  # the console has had its line; upstream's fails if asked twice in an iteration
             writer.write()
             writer.close()
 
@@ -115,7 +116,7 @@ class Writers(HookBase):
 
     def _write(self, iteration: int) -> None:
         self.trainer.storage.iter = iteration
-        for writer in self._writers:
+        for writer in self._console + self._files:
             writer.write()
         self._written = iteration
 
