@@ -72,7 +72,7 @@ def _max_rss_mb() -> float:
 
 
 class SaveCheckpoints(HookBase):
-    """Saves every ``period`` iterations as ``model_<iteration>.pth``, and at the end as ``model_final.pth``.
+    """Saves every ``period`` iterations as ``model_<iteration>.pth``, but at the end as ``model_final.pth``.
 
     To be registered in all processes, before the evaluation: an evaluation that did not finish is then made up for
     when the run resumes, and no iteration is lost to it.
@@ -87,10 +87,10 @@ class SaveCheckpoints(HookBase):
 
     def after_step(self) -> None:
         iteration = self.trainer.iter
-        if self._period and (iteration + 1) % self._period == 0:
-            self.save()
-        if iteration + 1 == self.trainer.max_iter:
+        if iteration + 1 == self.trainer.max_iter:  # one file alone, so that nothing can come between two
             self._checkpointer.save("model_final", iteration=iteration)
+        elif self._period and (iteration + 1) % self._period == 0:
+            self.save()
 
     def save(self) -> None:
         """Save now."""
