@@ -37,10 +37,10 @@ def image_names(batch: Batch) -> str:
 
 # ------------------------------------------------------------------------------------------------ memory, workers
 def explain(error: Exception, where: str, batch: Batch | None, *, device: torch.device) -> MachineError | None:
-    """What to do about an error of a step or an evaluation; None if it is neither memory nor a data worker.
+    """What to do about an error of a run; None if it is neither memory nor a data worker.
 
     Args:
-        error: what was raised. where: "iteration 7". batch: what the step worked on, if it had got that far.
+        error: what was raised. where: "iteration 7". batch: what a step worked on, if it was one that failed.
         device: what it ran on.
     """
     worker = _WORKER.search(str(error))

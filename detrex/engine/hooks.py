@@ -15,7 +15,6 @@ from omegaconf import DictConfig
 
 from detrex.checkpoint import Checkpointer
 
-from .faults import explain
 from .preemption import StopOnSignal
 from .schedule import Schedule
 from .writers import Writers
@@ -150,14 +149,11 @@ class Evaluation(HookBase):
         self.trainer.storage.iter = iteration
         try:
             metrics = self._function()
-        except (RuntimeError, MemoryError) as e:
-            if self._stopping():  # its data workers may have got the signal too
-                logger.warning("The evaluation of iteration %d is left for --resume", iteration)
-                return
-            explained = explain(e, f"the evaluation of iteration {iteration}", None, device=self.trainer.device)
-            if explained is None:
+        except RuntimeError:
+            if not self._stopping():
                 raise
-            raise explained from e
+            logger.warning("The evaluation of iteration %d is left for --resume", iteration)  # its workers got it too
+            return
         except OSError as e:
             if e.errno is not None or comm.get_world_size() > 1:  # the disk; or the others would wait for this process
                 raise

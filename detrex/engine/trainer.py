@@ -83,21 +83,26 @@ class Trainer(SimpleTrainer):
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._window = MetricWindow()
         self._skipped_in_a_row, self._skipped = 0, 0
+        self._batch: Batch | None = None
         self._resumed: Mapping[str, Any] | None = None
 
-    def run_step(self) -> None:
-        """One iteration."""
-        data = None
+    def train(self, start_iter: int, max_iter: int) -> None:
+        """Run the steps ``start_iter`` to ``max_iter - 1``; a lack of memory or a lost worker shows at any moment."""
         try:
-            timer = PhaseTimer(self.device)
-            with timer.phase("data_time", host=True):
-                data = next(self._data_loader_iter)
-            self._step(data, timer)
+            super().train(start_iter, max_iter)
         except (RuntimeError, MemoryError) as e:
-            explained = explain(e, f"iteration {self.iter}", data, device=self.device)
+            explained = explain(e, f"iteration {self.iter}", self._batch, device=self.device)
             if explained is None:
                 raise
             raise explained from e
+
+    def run_step(self) -> None:
+        """One iteration."""
+        timer = PhaseTimer(self.device)
+        with timer.phase("data_time", host=True):
+            self._batch = next(self._data_loader_iter)
+        self._step(self._batch, timer)
+        self._batch = None
         if (self.iter + 1) % self.log_period == 0 or self.iter + 1 == self.max_iter:
             self._window.flush(self.storage)
             if comm.is_main_process():
