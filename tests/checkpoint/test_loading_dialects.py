@@ -65,6 +65,34 @@ def test_a_tensor_without_a_rule(tmp_path, caplog):
     assert torch.equal(other.transformer.level_embeds, model.transformer.level_embeds)
 
 
+@pytest.mark.parametrize("dialect", DETECTORS, ids=lambda x: x.name)
+def test_another_number_of_classes(dialect, tmp_path, caplog):
+    """Everything else is loaded, and every tensor that starts afresh is named."""
+    model, path = foreign_file(dialect, "two_stage", tmp_path / "official.pth")
+    data = torch.load(path, weights_only=False)
+    classifiers = [name for name in data["model"] if "class_embed" in name or "cls_branches" in name]
+    data["model"] |= {name: data["model"][name][:3] for name in classifiers}
+    torch.save(data, path)
+    with pytest.raises(CheckpointError, match=r"train\.checkpoint\.reinit=\[class_embed\] starts"):
+        Checkpointer(random_model("two_stage", seed=1)).load(path)
+
+    other, untouched = random_model("two_stage", seed=1), random_model("two_stage", seed=1).state_dict()
+    checkpointer = Checkpointer(other, reinit=["class_embed"])
+    with caplog.at_level(logging.INFO):
+        checkpointer.load(path)
+    names = [name for name in untouched if "class_embed" in name]
+    assert sorted(checkpointer.report.reinit) == sorted(names)
+    for text in (
+        "8 started afresh as allowed: ",
+        "decoder.heads.*.class_embed.weight (3)",
+        "proposals.head.class_embed",
+    ):
+        assert text in caplog.text
+    expected = model.state_dict()
+    for name, value in other.state_dict().items():
+        assert torch.equal(value, (untouched if name in names else expected)[name]), name
+
+
 def assert_backbone_loads(model, state: dict[str, torch.Tensor], path, fresh: int) -> None:
     """All of the model is loaded, except ``fresh`` tensors that the file lacks by nature."""
     torch.save({"model": state}, path)

@@ -49,7 +49,8 @@ UNUSED = ("detrex._C", "detrex.modeling.backbone", "detrex.data", "wandb", "pkg_
 
 if __name__ == "__main__":
     JOB = torch.load(sys.argv[1], weights_only=True)
-    sys.path.insert(0, JOB["checkout"])
+    # Wherever this project is on the path, its packages of the same names would be taken.
+    sys.path = [JOB["checkout"], *(folder for folder in sys.path if not Path(folder, "detrex").is_dir())]
     # Its shared configs lie in the checkout.
     sys.modules |= {name: MagicMock() for name in UNUSED}
     sys.modules["pkg_resources"].resource_filename = lambda package, name: str(Path(JOB["checkout"]) / name)
