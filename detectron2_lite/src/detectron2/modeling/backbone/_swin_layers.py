@@ -59,8 +59,7 @@ class WindowAttention(nn.Module):
         logits = logits + self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
         if mask_KNN is not None:
             windows = mask_KNN.shape[0]
-            logits = logits.unflatten(0, (num_windows // windows, windows)) + mask_KNN[:, None]
-            logits = logits.flatten(0, 1)
+            logits = (logits.unflatten(0, (num_windows // windows, windows)) + mask_KNN[:, None]).flatten(0, 1)
         weights = self.attn_drop(logits.softmax(dim=-1))
         x = (weights @ v).transpose(1, 2).reshape(num_windows, tokens, channels)
         return self.proj_drop(self.proj(x))
@@ -163,9 +162,8 @@ class Stage(nn.Module):
         size, shift = self.window_size, self.window_size // 2
 
         def region(length: int) -> Tensor:
-            padded = _round_up(length, size)
-            position = torch.arange(padded, device=device)
-            return (position >= padded - size).long() + (position >= padded - shift).long()
+            from_end = torch.arange(_round_up(length, size), device=device).flip(0)
+            return (from_end < size).long() + (from_end < shift).long()
 
         regions = 3 * region(height)[:, None] + region(width)
         windows = _to_windows(regions[None, :, :, None], size).squeeze(-1)
