@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -43,7 +44,7 @@ def explain(error: Exception, where: str, batch: Batch | None, *, device: torch.
         error: what was raised. where: "iteration 7". batch: what a step worked on, if it was one that failed.
         device: what it ran on.
     """
-    worker = _WORKER.search(str(error))
+    worker = _WORKER.search(str(_failed_worker() if isinstance(error, (EOFError, OSError)) else error))
     if worker:
         pids, how = worker.group(1), worker.group(2).splitlines()[0].strip(" .")
         return MachineError(
@@ -52,6 +53,17 @@ def explain(error: Exception, where: str, batch: Batch | None, *, device: torch.
         )
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or _OUT_OF_MEMORY.search(str(error)):
         return MachineError(f"out of memory at {where} on {_memory(device)}. {_shapes(batch)}{_LESS}")
+    return None
+
+
+def _failed_worker() -> RuntimeError | None:
+    """What torch says of a data worker that died while it handed over a batch, which shows as a broken connection."""
+    for _ in range(10):  # the system may tell of its end a moment later
+        try:
+            torch._C._error_if_any_worker_fails()
+        except RuntimeError as error:
+            return error
+        time.sleep(0.05)
     return None
 
 

@@ -90,7 +90,7 @@ class Trainer(SimpleTrainer):
         """Run the steps ``start_iter`` to ``max_iter - 1``; a lack of memory or a lost worker shows at any moment."""
         try:
             super().train(start_iter, max_iter)
-        except (RuntimeError, MemoryError) as e:
+        except (RuntimeError, MemoryError, EOFError, OSError) as e:
             explained = explain(e, f"iteration {self.iter}", self._batch, device=self.device)
             if explained is None:
                 raise
