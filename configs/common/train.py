@@ -25,6 +25,8 @@ train = {
     "log_period": 20,
     # period 0: only model_final.pth. best: the metric whose best weights are kept as model_best.pth; "": none.
     "checkpointer": {"period": "1ep", "max_to_keep": 5, "best": "bbox/AP"},
+    # Parts that a process works through its share of a batch in, one after the other: less memory, the same update.
+    "accumulate": 1,
     # Steps in a row whose loss or gradient is not finite that are skipped, their batches saved; one more is an error.
     "max_skips": 0,
     # Mixed precision: "bfloat16", or "float16" with loss scaling. Matching and losses stay in float32.

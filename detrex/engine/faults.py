@@ -19,6 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from detrex.data.random_state import random_state, set_random_state
 
+from .gradients import losses_of_parts
+
 __all__ = ["MachineError", "explain", "image_names", "locate_non_finite", "save_batch"]
 
 Batch = Sequence[Mapping[str, Any]]
@@ -68,8 +70,8 @@ def _failed_worker() -> RuntimeError | None:
 
 
 _LESS = (
-    "To need less: a smaller dataloader.train.total_batch_size or more processes; smaller images in "
-    "dataloader.train.mapper; train.amp.enabled=true; recomputation with "
+    "To need less: train.accumulate=2 or more, which changes no result; a smaller dataloader.train.total_batch_size or "
+    "more processes; smaller images in dataloader.train.mapper; train.amp.enabled=true; recomputation with "
     "model.transformer.encoder.use_checkpoint=true. Go on with --resume"
 )
 
@@ -123,25 +125,25 @@ def _plain(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def locate_non_finite(
-    model: nn.Module, batch: Batch, context: Callable[[], AbstractContextManager[Any]] = torch.enable_grad
+    model: nn.Module, parts: Sequence[Batch], context: Callable[[], AbstractContextManager[Any]] = torch.enable_grad
 ) -> str:
     """The first layer that makes numbers which are not finite, found by repeating the step on a copy of the model.
 
     Args:
         model: in training mode; neither it nor the random generators change.
-        batch: what the step worked on. context: around the forward pass, such as autocast.
+        parts: what the step worked on, one after the other. context: around the forward pass, such as autocast.
     """
     before = random_state()
     model = model.module if isinstance(model, DistributedDataParallel) else model
     try:
-        return _repeat(copy.deepcopy(model), batch, context)
+        return _repeat(copy.deepcopy(model), parts, context)
     except Exception as e:  # whatever it is must not hide the fault itself
         return f"unknown, repeating the step failed: {type(e).__name__}: {e}"
     finally:
         set_random_state(before)
 
 
-def _repeat(model: nn.Module, batch: Batch, context: Callable[[], AbstractContextManager[Any]]) -> str:
+def _repeat(model: nn.Module, parts: Sequence[Batch], context: Callable[[], AbstractContextManager[Any]]) -> str:
     spoilt = [name for name, p in model.named_parameters() if not p.isfinite().all()]
     if spoilt:
         return f"{_few(spoilt)} (parameters that are not finite already)"
@@ -160,11 +162,13 @@ def _repeat(model: nn.Module, batch: Batch, context: Callable[[], AbstractContex
 
     for name, module in model.named_modules():
         module.register_forward_hook(partial(check_output, name or "the losses, after the last layer"))
-    with context():
-        total = sum(model(batch).values())
-    if found["forward"]:
-        return f"{found['forward'][0]} (first output that is not finite)"
-    total.backward()
+    passes = losses_of_parts(model, parts)
+    for _ in parts:
+        with context():
+            total = sum(next(passes).values())
+        if found["forward"]:
+            return f"{found['forward'][0]} (first output that is not finite)"
+        total.backward()
     bad = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
     if found["backward"]:
         return f"{found['backward'][0]} (its output's gradient is the first that is not finite); parameters {_few(bad)}"

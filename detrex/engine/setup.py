@@ -56,13 +56,18 @@ def resolve_device(name: str) -> torch.device:
 
 
 def check_batch_size(cfg: DictConfig) -> None:
-    """Raise ConfigError if the total batch cannot be shared out evenly among the processes."""
+    """Raise ConfigError if the batch cannot be shared out evenly among processes, or has less images than parts."""
     total, world = cfg.dataloader.train.total_batch_size, comm.get_world_size()
     if total % world:
         below, above = total // world * world, -(-total // world) * world
         choice = f"{below} or {above}" if below else str(above)
         raise ConfigError(
             f"dataloader.train.total_batch_size={total} cannot be shared by {world} processes; use {choice}"
+        )
+    if cfg.train.accumulate > total // world:
+        raise ConfigError(
+            f"train.accumulate={cfg.train.accumulate}, but a process has {total // world} images of each batch: give "
+            "at most so many parts"
         )
 
 

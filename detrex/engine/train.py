@@ -170,6 +170,7 @@ def do_train(
         device=device,
         clip_grad=cfg.train.clip_grad.params if cfg.train.clip_grad.enabled else None,
         amp_dtype=cfg.train.amp.dtype if cfg.train.amp.enabled else None,
+        accumulate=cfg.train.accumulate,
         log_period=schedule.log_period,
         max_skips=cfg.train.max_skips,
         output_dir=cfg.train.output_dir,

@@ -18,6 +18,7 @@ from detrex.config_check import ConfigError
 from detrex.data.random_state import random_state, set_random_state
 
 from .faults import explain, image_names, locate_non_finite, save_batch
+from .gradients import accumulate_gradients, check_parts, split_batch
 from .metrics import HostCopy, MetricWindow, PhaseTimer
 from .writers import restore_metrics, saved_metrics
 
@@ -48,12 +49,14 @@ class Trainer(SimpleTrainer):
         device: where the model lives.
         clip_grad: arguments of ``torch.nn.utils.clip_grad_norm_`` (``max_norm``, ``norm_type``), or None.
         amp_dtype: "bfloat16" or "float16" (with loss scaling) for the forward pass, or None for float32.
+        accumulate: parts that a batch is worked through in, one after the other, for the same update with less memory;
+            above 1 the model takes ``whole_batch``, see :class:`detrex.modeling.batching.WholeBatch`.
         log_period: iterations between two writes of the metrics.
         max_skips: so many steps in a row that are not finite are skipped; one more stops the run.
         output_dir: where their batches are saved, the first ten of a process.
 
     Raises:
-        ConfigError: an unknown ``amp_dtype``.
+        ConfigError: an unknown ``amp_dtype``; a model that cannot ``accumulate``.
         FloatingPointError: from a step whose loss or gradient norm is not finite; names the iteration, the losses, the
             layer and the image files of the batch.
         MachineError: from a step for which the memory did not suffice, or whose data worker died.
@@ -68,14 +71,16 @@ class Trainer(SimpleTrainer):
         device: torch.device,
         clip_grad: Mapping[str, float] | None = None,
         amp_dtype: str | None = None,
+        accumulate: int = 1,
         log_period: int = 20,
         max_skips: int = 0,
         output_dir: str = ".",
     ):
         if amp_dtype is not None and amp_dtype not in _DTYPES:
             raise ConfigError(f"train.amp.dtype={amp_dtype!r} must be one of {', '.join(_DTYPES)}")
+        check_parts(model, accumulate)
         super().__init__(model, data_loader, optimizer)
-        self.device = device
+        self.device, self.accumulate = device, accumulate
         self.clip_grad = dict(clip_grad) if clip_grad is not None else None
         self.amp_dtype = _DTYPES[amp_dtype] if amp_dtype is not None else None
         self.log_period, self.max_skips, self.output_dir = log_period, max_skips, output_dir
@@ -109,26 +114,18 @@ class Trainer(SimpleTrainer):
                 self.storage.put_scalars(**self._counts(), smoothing_hint=False)
 
     def _step(self, data: Batch, timer: PhaseTimer) -> None:
-        with timer.phase("forward_time"):
-            losses, total = self._forward(data)
         self.optimizer.zero_grad(set_to_none=True)
+        parts = split_batch(data, self.accumulate)
+        losses = accumulate_gradients(self.model, parts, context=self._autocast, scale=self.scaler.scale, timer=timer)
         with timer.phase("backward_time"):
-            self.scaler.scale(_spoil_gradient_unless_finite(total)).backward()
             self.after_backward()
             norm = self._clip()
-        values = HostCopy({"total_loss": total, **losses, "grad_norm": norm}).read()
+        values = HostCopy({**losses, "grad_norm": norm}).read()
         with timer.phase("optimizer_time"):
             if self._may_update(values, data):
                 self.scaler.step(self.optimizer)
             self.scaler.update()
         self._window.add(self.iter, values, timer)
-
-    def _forward(self, data: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        with self._autocast():
-            losses = self.model(data)
-        if not isinstance(losses, Mapping) or not losses:
-            raise TypeError(f"a model in training mode must return a dict of losses, not {losses!r}")
-        return dict(losses), sum(losses.values())
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)
@@ -164,7 +161,7 @@ class Trainer(SimpleTrainer):
         kind = "gradient" if bad == ["grad_norm"] else "loss"
         names = ", ".join(name for name in bad if name != "grad_norm") or "grad_norm"
         every = ", ".join(f"{name}={value:.4g}" for name, value in values.items())
-        layer = locate_non_finite(self.model, data, self._autocast)
+        layer = locate_non_finite(self.model, split_batch(data, self.accumulate), self._autocast)
         saved = "not saved, there are ten"
         if self._skipped <= _MAX_SAVED_BATCHES:
             saved = save_batch(self.output_dir, data, iteration=self.iter, values=values)
@@ -250,13 +247,3 @@ class Trainer(SimpleTrainer):
         """What this process saved of itself, if the run has as many processes as then."""
         processes = self._resumed["processes"]
         return processes[comm.get_rank()] if len(processes) == comm.get_world_size() else None
-
-
-def _spoil_gradient_unless_finite(total: Tensor) -> Tensor:
-    """The same value and gradient; but a value that is not finite makes all gradients NaN.
-
-    The check of the gradient is then the check of the loss as well, and all processes, which share the gradient, skip
-    or do the same step without another exchange.
-    """
-    value = total.detach()
-    return total * (value - value + 1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +11,33 @@ from torch import Tensor
 
 from detrex.structures import PyramidLayout
 
-__all__ = ["PadFeatures", "PadImages", "nearest_valid_length"]
+from .targets import make_targets
+
+__all__ = ["PadFeatures", "PadImages", "WholeBatch", "nearest_valid_length"]
 
 Extractor = Callable[[Tensor], Sequence[Tensor]]  # images (B, 3, H, W) -> L maps (B, C, H_l, W_l)
+
+
+@dataclass(frozen=True)
+class WholeBatch:
+    """What a forward pass must know of the batch of which its images are a part, to give its share of that loss.
+
+    Attributes:
+        num_images: in the batch. num_boxes: objects on them that can be matched.
+        size: (height, width) in pixels of the images padded together.
+    """
+
+    num_images: int
+    num_boxes: int
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, batch: Sequence[Mapping]) -> WholeBatch:
+        """From dicts with ``image`` and ``instances``, as the detector takes them."""
+        height, width = (max(x["image"].shape[axis] for x in batch) for axis in (-2, -1))
+        objects = [x["instances"] for x in batch]
+        kept = [make_targets(x.gt_classes, x.gt_boxes.tensor, x.image_size)[0] for x in objects]
+        return cls(len(batch), sum(len(target) for target in kept), (height, width))
 
 
 class PadImages:
@@ -22,9 +47,11 @@ class PadImages:
     everywhere through norms over the map, so that features depend a little on the other images of the batch.
     """
 
-    def __call__(self, images: Sequence[Tensor], extract: Extractor) -> tuple[Sequence[Tensor], PyramidLayout]:
-        """Normalised images (3, h, w) -> L maps (B, C, H_l, W_l) and their layout."""
-        height, width = (max(image.shape[axis] for image in images) for axis in (-2, -1))
+    def __call__(
+        self, images: Sequence[Tensor], extract: Extractor, least: tuple[int, int] = (0, 0)
+    ) -> tuple[Sequence[Tensor], PyramidLayout]:
+        """Normalised images (3, h, w), padded to ``least`` or more -> L maps (B, C, H_l, W_l) and their layout."""
+        height, width = (max(least[axis], *(image.shape[axis] for image in images)) for axis in (-2, -1))
         maps = extract(torch.stack([_pad(image, height, width) for image in images]))
         shapes = [tuple(x.shape[-2:]) for x in maps]
         valid_sizes = [
@@ -43,8 +70,10 @@ class PadFeatures:
     The same image gives the same boxes alone and in any batch. Not for training norms with batch statistics.
     """
 
-    def __call__(self, images: Sequence[Tensor], extract: Extractor) -> tuple[Sequence[Tensor], PyramidLayout]:
-        """Normalised images (3, h, w) -> L maps (B, C, H_l, W_l) and their layout."""
+    def __call__(
+        self, images: Sequence[Tensor], extract: Extractor, least: tuple[int, int] = (0, 0)
+    ) -> tuple[Sequence[Tensor], PyramidLayout]:
+        """Normalised images (3, h, w) -> L maps (B, C, H_l, W_l) and their layout; ``least`` is for padded images."""
         by_size: dict[tuple[int, int], list[int]] = {}
         for index, image in enumerate(images):
             by_size.setdefault(tuple(image.shape[-2:]), []).append(index)

@@ -19,11 +19,12 @@ __all__ = ["SetCriterion"]
 
 @dataclass(frozen=True)
 class _Term:
-    """Predictions that are matched with targets, the suffix of their losses' names, and a factor of these losses."""
+    """Predictions that are matched with targets, the suffix of their losses' names, their divisor and a factor."""
 
     suffix: str
     predictions: Predictions
     targets: Sequence[Targets]
+    num_boxes: int
     weight: float = 1.0
 
 
@@ -55,8 +56,15 @@ class SetCriterion(nn.Module):
         self.weights = weights if weights is not None else LossWeights()
         self.alpha, self.gamma, self.aux_loss = alpha, gamma, aux_loss
 
-    def forward(self, outputs: DetectorOutputs, targets: Sequence[Targets]) -> dict[str, Tensor]:
+    def forward(
+        self, outputs: DetectorOutputs, targets: Sequence[Targets], num_boxes: int | None = None
+    ) -> dict[str, Tensor]:
         """Losses to be summed.
+
+        Args:
+            outputs, targets: of the same images.
+            num_boxes: objects that the losses are divided by, where the images are a part of an update's batch: those
+                of the whole batch in this process. Default: those of ``targets``.
 
         Returns:
             ``loss_class``, ``loss_bbox`` and ``loss_giou`` of the last layer; with suffix ``_0``, ``_1``, ... of the
@@ -65,19 +73,26 @@ class SetCriterion(nn.Module):
         Raises:
             FloatingPointError: if the matching meets NaN or inf.
         """
-        return self.compute(self.terms(outputs, targets))
+        return self.compute(self.terms(outputs, targets, num_boxes))
 
     def terms(
-        self, outputs: DetectorOutputs, targets: Sequence[Targets], suffix: str = "", weight: float = 1.0
+        self,
+        outputs: DetectorOutputs,
+        targets: Sequence[Targets],
+        num_boxes: int | None = None,
+        *,
+        suffix: str = "",
+        weight: float = 1.0,
     ) -> list[_Term]:
         """What is to be matched: each layer, then the proposals if there are any."""
         *auxiliary, final = outputs.layers
-        terms = [_Term(suffix, final, targets, weight)]
+        count = sum(len(target) for target in targets) if num_boxes is None else num_boxes
+        terms = [_Term(suffix, final, targets, count, weight)]
         if self.aux_loss:
-            terms += [_Term(f"_{i}{suffix}", predictions, targets, weight) for i, predictions in enumerate(auxiliary)]
+            terms += [_Term(f"_{i}{suffix}", layer, targets, count, weight) for i, layer in enumerate(auxiliary)]
         if outputs.proposals is not None:
             agnostic = [target.class_agnostic() for target in targets]
-            terms.append(_Term(f"_enc{suffix}", outputs.proposals, agnostic, weight))
+            terms.append(_Term(f"_enc{suffix}", outputs.proposals, agnostic, count, weight))
         return terms
 
     def compute(self, terms: Sequence[_Term]) -> dict[str, Tensor]:
@@ -94,7 +109,7 @@ class SetCriterion(nn.Module):
     @staticmethod
     def num_boxes(terms: Sequence[_Term]) -> Sequence[float] | Tensor:
         """The divisor of each term's losses: objects per process, averaged over the processes, at least 1."""
-        counts = [float(sum(len(target) for target in term.targets)) for term in terms]
+        counts = [float(term.num_boxes) for term in terms]
         if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return [max(count, 1.0) for count in counts]
         total = torch.tensor(counts, device=terms[0].predictions.logits_BQK.device)

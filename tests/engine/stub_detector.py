@@ -11,6 +11,8 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 from torch import Tensor, nn
 
+from detrex.modeling.batching import WholeBatch
+
 SIDE = 64
 NUM_BOXES = 3
 
@@ -34,13 +36,15 @@ class StubDetector(nn.Module):
         self.num_classes, self.nan_from = num_classes, nan_from
         self.register_buffer("calls", torch.zeros((), dtype=torch.long), persistent=False)
 
-    def forward(self, inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
+    def forward(self, inputs: list[dict], whole_batch: WholeBatch | None = None) -> dict[str, Tensor] | list[dict]:
         images = torch.stack([x["image"].to(self.head.weight.device).float() / 255 for x in inputs])
         features = self.norm(self.backbone(images).mean((2, 3)))
         out = self.head(features).unflatten(1, (NUM_BOXES, 4 + self.num_classes)).float()
         boxes, logits = out[..., :4].sigmoid(), out[..., 4:]
         if self.training:
-            return self._losses(boxes, logits, inputs)
+            losses = self._losses(boxes, logits, inputs)
+            share = 1.0 if whole_batch is None else len(inputs) / whole_batch.num_images
+            return {name: loss * share for name, loss in losses.items()}
         return [self._instances(b, p, x) for b, p, x in zip(boxes, logits, inputs, strict=True)]
 
     def _losses(self, boxes: Tensor, logits: Tensor, inputs: list[dict]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 
 from detrex.layers import box_cxcywh_to_xyxy
-from detrex.modeling.batching import PadFeatures, PadImages
+from detrex.modeling.batching import PadFeatures, PadImages, WholeBatch
 from detrex.modeling.postprocess import select_top
 from detrex.modeling.targets import make_targets
 from detrex.structures import DetectorOutputs, Predictions, Targets
@@ -69,13 +69,17 @@ class DeformableDETR(nn.Module):
         """Where the parameters are."""
         return self.pixel_mean.device
 
-    def forward(self, batched_inputs: Sequence[Mapping]) -> dict[str, Tensor] | list[dict[str, Instances]]:
+    def forward(
+        self, batched_inputs: Sequence[Mapping], whole_batch: WholeBatch | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """Train or detect on detectron2's standard input.
 
         Args:
             batched_inputs: for each image a dict with ``image`` (3, h, w), on the scale of 0 to 255. Training needs
                 ``instances`` with ``gt_boxes`` and ``gt_classes``. Evaluation gives boxes in an image of ``height`` x
                 ``width`` (default: the given image's own size).
+            whole_batch: in training, where the inputs are a part of an update's batch; the losses of all parts then sum
+                up to those of the batch.
 
         Returns:
             Training: weighted losses by name, to be summed. Evaluation: for each image ``{"instances": Instances}``
@@ -88,13 +92,19 @@ class DeformableDETR(nn.Module):
             outputs = self.outputs([x["image"] for x in batched_inputs])
             return self._detections(outputs.layers[-1], batched_inputs)
         targets = self._targets(batched_inputs)
-        return self.criterion(self.outputs([x["image"] for x in batched_inputs]), targets)
+        images = [x["image"] for x in batched_inputs]
+        if whole_batch is None:
+            return self.criterion(self.outputs(images), targets)
+        return self.criterion(self.outputs(images, whole_batch.size), targets, whole_batch.num_boxes)
 
-    def outputs(self, images: Sequence[Tensor]) -> DetectorOutputs:
-        """Images (3, h, w) of any sizes, on the scale of 0 to 255, on any device -> what the transformer says."""
+    def outputs(self, images: Sequence[Tensor], least: tuple[int, int] = (0, 0)) -> DetectorOutputs:
+        """Images (3, h, w) of any sizes, on the scale of 0 to 255, on any device -> what the transformer says.
+
+        ``least``: (height, width) that images are padded to where they are smaller, and where they are padded at all.
+        """
         normalized = [(x.to(self.device, non_blocking=True) - self.pixel_mean) / self.pixel_std for x in images]
         batching = self.train_batching if self.training else self.eval_batching
-        features, layout = batching(normalized, lambda x: self.neck(self.backbone(x)))
+        features, layout = batching(normalized, lambda x: self.neck(self.backbone(x)), least)
         return self.transformer(features, layout)
 
     def _targets(self, batched_inputs: Sequence[Mapping]) -> list[Targets]:

@@ -50,8 +50,13 @@ class HybridCriterion(SetCriterion):
             )
         self.num_repeats, self.one2many_weight = num_repeats, one2many_weight
 
-    def forward(self, outputs: DetectorOutputs, targets: Sequence[Targets]) -> dict[str, Tensor]:
+    def forward(
+        self, outputs: DetectorOutputs, targets: Sequence[Targets], num_boxes: int | None = None
+    ) -> dict[str, Tensor]:
         """Losses to be summed.
+
+        Args:
+            outputs, targets, num_boxes: as for :class:`SetCriterion`; ``num_boxes`` counts each object once.
 
         Returns:
             Those of :class:`SetCriterion` for the one-to-one group and the proposals; with a further suffix
@@ -68,7 +73,8 @@ class HybridCriterion(SetCriterion):
             )
         one2one = replace(outputs.group(0), proposals=outputs.proposals)
         repeated = [target.repeat(self.num_repeats) for target in targets]
+        num_repeated = None if num_boxes is None else num_boxes * self.num_repeats
         return self.compute(
-            self.terms(one2one, targets)
-            + self.terms(outputs.group(1), repeated, suffix="_one2many", weight=self.one2many_weight)
+            self.terms(one2one, targets, num_boxes)
+            + self.terms(outputs.group(1), repeated, num_repeated, suffix="_one2many", weight=self.one2many_weight)
         )
