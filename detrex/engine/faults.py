@@ -6,10 +6,12 @@ import copy
 import dataclasses
 import os
 import re
-import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -26,6 +28,7 @@ __all__ = ["MachineError", "explain", "image_names", "locate_non_finite", "save_
 Batch = Sequence[Mapping[str, Any]]
 
 _OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
+_LAST_BREATH_S = 2.0  # from a worker's broken connection to its end, at most
 _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) (.*)", re.DOTALL)
 
 
@@ -46,7 +49,7 @@ def explain(error: Exception, where: str, batch: Batch | None, *, device: torch.
         error: what was raised. where: "iteration 7". batch: what a step worked on, if it was one that failed.
         device: what it ran on.
     """
-    worker = _WORKER.search(str(_failed_worker() if isinstance(error, (EOFError, OSError)) else error))
+    worker = _WORKER.search(str(error)) or _WORKER.search(_lost_worker(error))
     if worker:
         pids, how = worker.group(1), worker.group(2).splitlines()[0].strip(" .")
         return MachineError(
@@ -58,15 +61,25 @@ def explain(error: Exception, where: str, batch: Batch | None, *, device: torch.
     return None
 
 
-def _failed_worker() -> RuntimeError | None:
-    """What torch says of a data worker that died while it handed over a batch, which shows as a broken connection."""
-    for _ in range(10):  # the system may tell of its end a moment later
-        try:
-            torch._C._error_if_any_worker_fails()
-        except RuntimeError as error:
-            return error
-        time.sleep(0.05)
-    return None
+def _lost_worker(error: BaseException | None) -> str:
+    """What is known of a data worker that ended while a loader, in a frame that the error passed, waited for it.
+
+    It may die while it hands over a batch: a broken connection is then all that the loader sees, and the system may
+    tell of the end a moment later.
+    """
+    workers: dict[int, BaseProcess] = {}
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            found = getattr(frame.f_locals.get("self"), "_workers", None)
+            workers.update((worker.sentinel, worker) for worker in found or () if isinstance(worker, BaseProcess))
+        error = error.__context__
+    try:
+        if workers:
+            wait(list(workers), timeout=_LAST_BREATH_S)
+    except RuntimeError as e:  # the data loader's handler of SIGCHLD, which names the worker
+        return str(e)
+    lost = [worker for worker in workers.values() if worker.exitcode]
+    return f"DataLoader worker (pid {lost[0].pid}) ended with exit code {lost[0].exitcode}" if lost else ""
 
 
 _LESS = (
