@@ -186,7 +186,7 @@ struct Backward {
                 static_cast<Compute*>(problem.grad_value) + end * pitch, Compute(0));
     });
     parallel_over(problem, problem.batch * problem.heads, [&](int64_t begin, int64_t end) {
-      Samples<Compute> buffers[2] = {Samples<Compute>(table), Samples<Compute>(table)};
+      auto buffers = sample_ring(table);
       Gradients<Compute> gradients(table);
       const auto outside = allocate<Compute>(2 * problem.channels);  // zeros to read, and a row to write in vain
       std::fill_n(outside.get(), 2 * problem.channels, Compute(0));
@@ -197,14 +197,14 @@ struct Backward {
                                       outside.get() + problem.channels};
         const auto fetch = [&](int64_t q) {
           prefetch_inputs(query_inputs<Compute>(problem, b, std::min(q + 2, problem.queries - 1), n), table.count);
-          prepare<Layout::kDirect, reference_size>(table, query_inputs<Compute>(problem, b, q, n), buffers[q % 2]);
-          resolve(rows, table, buffers[q % 2]);
+          prepare<Layout::kDirect, reference_size>(table, query_inputs<Compute>(problem, b, q, n), buffers[q % kRing]);
+          resolve(rows, table, buffers[q % kRing]);
         };
-        if (problem.queries > 0) fetch(0);
+        for (int64_t q = 0; q < std::min(kAhead, problem.queries); ++q) fetch(q);
         for (int64_t q = 0; q < problem.queries; ++q) {
-          fetch(std::min(q + 1, problem.queries - 1));
-          one_query<Layout::kDirect, reference_size>(problem, table, b, q, n, buffers[q % 2], buffers[(q + 1) % 2],
-                                                     gradients, rows, grad_rows);
+          if (q + kAhead < problem.queries) fetch(q + kAhead);
+          one_query<Layout::kDirect, reference_size>(problem, table, b, q, n, buffers[q % kRing],
+                                                     buffers[(q + kAhead) % kRing], gradients, rows, grad_rows);
         }
       }
     });

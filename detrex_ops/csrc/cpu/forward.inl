@@ -75,7 +75,7 @@ struct Forward {
     return static_cast<T*>(problem.output) + ((b * problem.queries + q) * problem.heads + n) * problem.channels;
   }
 
-  // Few queries. The rows of the next head are requested while those of this one are summed.
+  // Few queries. The rows of a head are requested while those of the heads before it are summed.
   template <int reference_size>
   static void direct(const Problem& problem) {
     const int64_t pitch = problem.heads * problem.channels, vectors = row_vectors(problem);
@@ -85,22 +85,22 @@ struct Forward {
     std::memset(static_cast<void*>(zeros.get()), 0, row_bytes);
     const int64_t total = problem.batch * problem.queries * problem.heads;
     parallel_over(problem, total, [&](int64_t begin, int64_t end) {
-      Samples<Compute> buffers[2] = {Samples<Compute>(table), Samples<Compute>(table)};
-      Rows<const T> rows[2];
+      auto buffers = sample_ring(table);
+      Rows<const T> rows[kRing];
       const auto fetch = [&](int64_t index) {
         const int64_t n = index % problem.heads, query = index / problem.heads;
         const int64_t b = query / problem.queries, q = query % problem.queries;
         const auto* value = static_cast<const T*>(problem.value);
-        rows[index % 2] = {value + b * problem.tokens * pitch + n * problem.channels, zeros.get()};
-        prepare<Layout::kDirect, reference_size>(table, query_inputs<Compute>(problem, b, q, n), buffers[index % 2]);
-        resolve(rows[index % 2], table, buffers[index % 2]);
+        rows[index % kRing] = {value + b * problem.tokens * pitch + n * problem.channels, zeros.get()};
+        prepare<Layout::kDirect, reference_size>(table, query_inputs<Compute>(problem, b, q, n), buffers[index % kRing]);
+        resolve(rows[index % kRing], table, buffers[index % kRing]);
       };
-      fetch(begin);
+      for (int64_t index = begin; index < std::min(begin + kAhead, end); ++index) fetch(index);
       for (int64_t index = begin; index < end; ++index) {
-        fetch(std::min(index + 1, end - 1));
+        if (index + kAhead < end) fetch(index + kAhead);
         T* output = static_cast<T*>(problem.output) + index * problem.channels;
-        write_query<Layout::kDirect>(problem, table, buffers[index % 2], buffers[(index + 1) % 2], rows[index % 2],
-                                     vectors, output);
+        write_query<Layout::kDirect>(problem, table, buffers[index % kRing], buffers[(index + kAhead) % kRing],
+                                     rows[index % kRing], vectors, output);
       }
     });
   }

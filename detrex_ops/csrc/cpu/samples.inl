@@ -88,8 +88,18 @@ struct Samples {
     input_weight = take(1);
     reference = take(4);
     std::fill_n(input_xy, 2 * table.padded, Compute(0));
+    std::fill_n(address_memory.get(), 4 * table.padded, int64_t{0});  // of a head that never comes: requested in vain
   }
 };
+
+// Direct layout: samples of the head at hand and of the next ones, whose rows are requested ahead of their use. Two
+// heads ahead cover the way to memory; three gained nothing more.
+constexpr int64_t kAhead = 2, kRing = kAhead + 1;
+
+template <class Compute>
+std::array<Samples<Compute>, kRing> sample_ring(const SampleTable<Compute>& table) {
+  return {Samples<Compute>(table), Samples<Compute>(table), Samples<Compute>(table)};
+}
 
 // One query's inputs; reference is null unless fused.
 template <class Compute>
