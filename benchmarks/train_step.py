@@ -42,7 +42,7 @@ def prepare(contestant: str, model: nn.Module, inputs: list[dict], theirs: dict)
 
 def accelerate(model: nn.Module, levers: Sequence[str] | None) -> nn.Module:
     """Our model with the levers pulled."""
-    detrex.engine.accelerate.accelerate_training(model, levers)
+    detrex.engine.accelerate.TrainingLevers(model, levers)
     return model
 
 

@@ -8,13 +8,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from detectron2.utils import comm
 from torch import Tensor, nn
 
-from detrex.layers.onednn import OneDnnLinear, onednn_linear_is_faster
+from detrex.layers.onednn import OneDnnLinear, onednn_linear_is_available, onednn_linear_is_faster
 from detrex.modeling.encoder import DeformableEncoderLayer
 from detrex.structures import PyramidLayout
 
-__all__ = ["LEVERS", "TRAINING_LEVERS", "accelerate", "accelerate_training", "keep_freed_memory", "parse_levers"]
+__all__ = ["LEVERS", "TRAINING_LEVERS", "TrainingLevers", "accelerate", "keep_freed_memory", "parse_levers"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +42,12 @@ def accelerate(model: nn.Module, levers: Sequence[str] | None = None) -> nn.Modu
     return model
 
 
-def accelerate_training(model: nn.Module, levers: Sequence[str] | None = None) -> None:
-    """Pull those levers that training can use too, on the model itself.
+class TrainingLevers:
+    """Pulls those levers that training can use too, on the model itself.
 
-    Parameters stay the same objects under the same names: checkpoints and optimizers see no difference.
+    Parameters stay the same objects under the same names: checkpoints and optimizers see no difference. Whether linear
+    layers go through oneDNN is measured in the first process, and kept in checkpoints, where this object takes part:
+    a resumed run computes as it did before, whatever a measurement would say now.
 
     Args:
         model: as for :func:`accelerate`.
@@ -53,7 +56,30 @@ def accelerate_training(model: nn.Module, levers: Sequence[str] | None = None) -
     Raises:
         ValueError: for an unknown lever.
     """
-    _pull(model, TRAINING_LEVERS, levers)
+
+    def __init__(self, model: nn.Module, levers: Sequence[str] | None = None):
+        self._model = model
+        self._measured = levers is None or "onednn_linear" in levers
+        _pull(model, TRAINING_LEVERS, levers)
+        self._use_onednn(comm.all_gather(self._uses_onednn())[0])
+
+    def state_dict(self) -> dict[str, bool]:
+        """What was chosen by measurement."""
+        return {"onednn_linear": self._uses_onednn()}
+
+    def load_state_dict(self, state_dict: Mapping[str, bool]) -> None:
+        """Choose the same again, unless the config does not leave the choice to a measurement."""
+        if self._measured:
+            self._use_onednn(state_dict["onednn_linear"])
+
+    def _uses_onednn(self) -> bool:
+        return any(isinstance(module, OneDnnLinear) for module in self._model.modules())
+
+    def _use_onednn(self, yes: bool) -> None:
+        if yes and onednn_linear_is_available():
+            _replace(self._model, nn.Linear, OneDnnLinear)
+        elif not yes:
+            _replace(self._model, OneDnnLinear, OneDnnLinear.usual)
 
 
 def keep_freed_memory() -> bool:

@@ -29,7 +29,7 @@ from detrex.config import (
 )
 from detrex.data import prepare_data
 
-from .accelerate import LEVERS, TRAINING_LEVERS, accelerate_training, parse_levers
+from .accelerate import LEVERS, TRAINING_LEVERS, TrainingLevers, parse_levers
 from .evaluation import evaluate, finite_scalars
 from .hooks import build_hooks
 from .optim import build_optimizer
@@ -159,7 +159,7 @@ def do_train(
 
     model = _build(cfg, "model").to(device)
     _log_size(model)
-    accelerate_training(model, parse_levers(cfg.train.accelerate.training, TRAINING_LEVERS))
+    levers = TrainingLevers(model, parse_levers(cfg.train.accelerate.training, TRAINING_LEVERS))
     optimizer = build_optimizer(cfg, model)
     loader = _build(cfg, "dataloader.train")
     model = _distribute(model, device, cfg.train.ddp)
@@ -182,6 +182,7 @@ def do_train(
         reinit=cfg.train.checkpoint.reinit,
         metadata={"class_names": [str(name) for name in class_names or ()]},
         trainer=trainer,
+        levers=levers,
     )
     last: dict[str, Any] = {}
 

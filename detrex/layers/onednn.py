@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["OneDnnLinear", "onednn_linear_is_faster"]
+__all__ = ["OneDnnLinear", "onednn_linear_is_available", "onednn_linear_is_faster"]
 
 REPEATS = 7  # of a measurement, in turns; the best counts
 CHUNK = 2048  # rows that are transposed at once for the gradient of a weight; they stay in the cache
@@ -41,6 +41,12 @@ class OneDnnLinear(nn.Module):
             return _linear(x, self.weight, self.bias)
         # The view is made out here, where autograd lets it be changed in place.
         return _Linear.apply(x.flatten(0, -2), self.weight, self.bias).view(*x.shape[:-1], self.out_features)
+
+    def usual(self) -> nn.Linear:
+        """The layer that this one took the place of."""
+        linear = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
+        linear.weight, linear.bias = self.weight, self.bias
+        return linear.train(self.training)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
@@ -79,13 +85,18 @@ def _weight_gradient(grad_RO: Tensor, x_RI: Tensor) -> Tensor:
     return total_OI
 
 
+def onednn_linear_is_available() -> bool:
+    """Whether this torch has oneDNN, and its linear operator under the name that is used here."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
 @functools.cache
 def onednn_linear_is_faster(rows: int = 4096, channels: int = 256, margin: float = 1.2) -> bool:
     """Measure once whether oneDNN beats MKL, which ``F.linear`` calls and which prefers its maker's processors.
 
-    Takes some 20 ms. Without oneDNN, or without the operator that this torch may have renamed, the answer is no.
+    Takes some 20 ms. The answer is no where there is no such operator.
     """
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if not onednn_linear_is_available():
         return False
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(n, channels, generator=generator) for n in (rows, channels))

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from detrex.engine.accelerate import LEVERS, accelerate, accelerate_training, fold_norms, onednn_linear
+from detrex.engine.accelerate import LEVERS, TrainingLevers, accelerate, fold_norms, onednn_linear
 from detrex.layers.onednn import OneDnnLinear
 from tests.parity.pairs import NUM_CLASSES, ours
 from tests.tiny import image_input, randomize
@@ -81,7 +81,7 @@ def test_training_levers_leave_losses_and_gradients_and_names(monkeypatch):
 
     parameters = dict(model.named_parameters())
     expected_losses, expected_gradients = step()
-    accelerate_training(model)
+    TrainingLevers(model)
     assert isinstance(model.transformer.encoder.layers[0].ffn.linear1, OneDnnLinear)
     losses, gradients = step()
     torch.testing.assert_close(losses, expected_losses, rtol=1e-5, atol=1e-5)
@@ -90,6 +90,30 @@ def test_training_levers_leave_losses_and_gradients_and_names(monkeypatch):
     for name, gradient in gradients.items():
         scale = max(1.0, float(expected_gradients[name].abs().max()))
         torch.testing.assert_close(gradient, expected_gradients[name], rtol=0, atol=2e-5 * scale, msg=name)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize(("before", "now"), [(True, False), (False, True)])
+def test_a_resumed_run_goes_on_with_what_it_chose(before, now, monkeypatch):
+    def start(faster: bool, levers: list[str] | None = None) -> tuple[torch.nn.Module, TrainingLevers]:
+        monkeypatch.setattr("detrex.engine.accelerate.onednn_linear_is_faster", lambda: faster)
+        model = detector("plain").train()
+        return model, TrainingLevers(model, levers)
+
+    def layer(model: torch.nn.Module) -> torch.nn.Module:
+        return model.transformer.encoder.layers[0].ffn.linear1
+
+    old, levers = start(before)
+    new, resumed = start(now)
+    weight = layer(new).weight
+    assert type(layer(old)) is not type(layer(new))
+    resumed.load_state_dict(levers.state_dict())
+    assert type(layer(old)) is type(layer(new))
+    assert layer(new).weight is weight
+    # A switch in the config is the user's word.
+    plain, none = start(now, [])
+    none.load_state_dict(levers.state_dict())
+    assert type(layer(plain)) is torch.nn.Linear
 
 
 def test_unknown_lever_is_an_error():
