@@ -3,6 +3,7 @@
 #   make demo [SEED=0]    generate images, train a small Deformable DETR on them, evaluate, draw
 #   make test             all tests
 #   make lint             ruff
+#   make docs             the documentation site, in site/
 #   make bench            operator, training step and inference on this machine
 #   make clean            remove .venv and what was built
 
@@ -25,7 +26,7 @@ endif
 # A busy machine loses several-fold when idle OpenMP threads spin.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test lint bench install clean
+.PHONY: demo test lint docs bench install clean
 .DEFAULT_GOAL := test
 
 demo: $(READY)
@@ -38,6 +39,10 @@ test: $(READY)
 lint: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+
+docs: $(READY)
+	$(PY) -m sphinx --fail-on-warning --keep-going --quiet -c docs -d build/doctrees . site
+	@echo "== site/index.html"
 
 bench: $(READY)
 	$(PY) benchmarks/operator.py --limits
@@ -58,4 +63,4 @@ $(READY): $(SOURCES) | $(PY)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info detectron2_lite/src/*.egg-info detrex_ops/*.so
+	rm -rf $(VENV) build site *.egg-info detectron2_lite/src/*.egg-info detrex_ops/*.so

@@ -1,6 +1,6 @@
 """The implementations behind one interface: tensors in, outputs allocated here, no autograd.
 
-``reference_points`` is None for :func:`ms_deform_attn` (samples are locations, weights are normalised) and a tensor for
+``reference_points`` is None for ``ms_deform_attn`` (samples are locations, weights are normalised) and a tensor for
 the fused form (samples are offsets, weights are logits). ``shapes`` is flat: H0, W0, H1, W1, ...
 """
 

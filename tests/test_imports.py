@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("detrex.data", "detrex.checkpoint"),
     ("detrex.engine", "detrex.compat", "detrex.config", "detrex.config_check", "detrex.doctor"),
     ("projects.deformable_detr",),
-    ("projects.h_deformable_detr",),
+    ("projects.h_deformable_detr", "projects.dab_deformable_detr"),
     ("configs",),
     ("tools",),
 )

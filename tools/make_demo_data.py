@@ -9,8 +9,8 @@ import time
 from detrex.data.demo_shapes import ShapesParameters, make_demo_data
 
 
-def main() -> None:
-    """Parse the arguments and draw."""
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
     default = ShapesParameters()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", default="datasets/demo_shapes", help="folder to draw into (%(default)s)")
@@ -19,7 +19,12 @@ def main() -> None:
     parser.add_argument("--num-val", type=int, default=default.num_val, help="validation images (%(default)s)")
     parser.add_argument("--image-size", type=int, default=default.image_size, help="side in pixels (%(default)s)")
     parser.add_argument("--num-workers", type=int, default=1, help="processes (%(default)s)")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Parse the arguments and draw."""
+    args = build_parser().parse_args()
     parameters = ShapesParameters(
         seed=args.seed, num_train=args.num_train, num_val=args.num_val, image_size=args.image_size
     )

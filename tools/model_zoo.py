@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from detrex.engine.zoo import PROJECTS, evaluate_entries, select_entries, update_readme
 
 
-def main() -> int:
-    """Parse the arguments and act. Returns the exit status: 1 if an AP differs or an entry fails."""
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("action", choices=["list", "evaluate", "readme"])
     parser.add_argument("pattern", nargs="?", default="", help="take entries whose source, config or URL holds this")
@@ -23,7 +23,12 @@ def main() -> int:
         "--record", type=Path, default=Path("output/zoo/sha256.json"), help="hashes of first downloads (%(default)s)"
     )
     parser.add_argument("--opts", nargs="*", default=[], help="overrides of every config: key=value")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Parse the arguments and act. Returns the exit status: 1 if an AP differs or an entry fails."""
+    args = build_parser().parse_args()
     if args.action == "readme":
         for project in PROJECTS:
             path = Path(__file__).resolve().parent.parent / "projects" / project / "README.md"

@@ -15,13 +15,18 @@ from detrex.config import ConfigError
 from detrex.engine.shapes_demo import print_report, run_demo
 
 
-def main() -> int:
-    """Exit status: 0, or 2 for a wrong command line or output folder."""
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", default="output/demo", help="folder for everything (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of images, weights and training order (%(default)s)")
     parser.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides of the config")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Exit status: 0, or 2 for a wrong command line or output folder."""
+    args = build_parser().parse_args()
     start = time.perf_counter()
     try:
         report = run_demo(args.output, seed=args.seed, overrides=args.opts)

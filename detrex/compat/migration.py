@@ -21,7 +21,7 @@ from detrex.config_check import child_of, parameters_of
 from .names import is_original_config
 from .original import load_original_config
 
-__all__ = ["edits", "main", "migrate"]
+__all__ = ["build_parser", "edits", "main", "migrate"]
 
 SECTIONS = ("dataloader", "lr_multiplier", "model", "optimizer", "train")
 _WIDTH = 110
@@ -122,13 +122,18 @@ def _import(target: Any, imports: set[tuple[str, str]]) -> str:
     return target.__qualname__
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line of ``tools/migrate_config.py``; returns the exit status."""
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description="Print a config file of the original detrex in the form it has here.")
     parser.add_argument("config_file", help="of the original's projects deformable_detr or h_deformable_detr")
     parser.add_argument("-o", "--output", type=Path, help="file to write (default: print)")
     parser.add_argument("overrides", nargs="*", help="key=value by the keys of the file, become part of the result")
-    args = parser.parse_intermixed_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line of ``tools/migrate_config.py``; returns the exit status."""
+    args = build_parser().parse_intermixed_args(arguments)
     try:
         path = find_config(args.config_file)
         if not is_original_config(path):

@@ -28,7 +28,7 @@ def accelerate(model: nn.Module, levers: Sequence[str] | None = None) -> nn.Modu
 
     Args:
         model: any model; the levers look for the parts of a detector.
-        levers: names out of :data:`LEVERS`; None pulls all of them. One that does not apply to the model's device or
+        levers: names out of ``LEVERS``; None pulls all of them. One that does not apply to the model's device or
             parts changes nothing.
 
     Returns:
@@ -51,7 +51,7 @@ class TrainingLevers:
 
     Args:
         model: as for :func:`accelerate`.
-        levers: names out of :data:`TRAINING_LEVERS`; None pulls all of them.
+        levers: names out of ``TRAINING_LEVERS``; None pulls all of them.
 
     Raises:
         ValueError: for an unknown lever.

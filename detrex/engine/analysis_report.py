@@ -19,7 +19,7 @@ from detrex.config import ConfigError, load_config, validate_config
 
 from .analysis import PUBLISHED, build_on_meta, coco_test_sizes, mean_macs, measure_speed, parts_of
 
-__all__ = ["main", "report"]
+__all__ = ["build_parser", "main", "report"]
 
 TASKS = ("parameter", "flop", "structure", "speed")
 CONVENTION = (
@@ -33,7 +33,7 @@ COMPUTED_TWICE = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse a command line and print the report. Returns the exit status."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     try:
         cfg = load_config(args.config_file, args.opts)
         validate_config(cfg)
@@ -45,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description="Parameters, FLOPs, structure and speed of a configured detector.")
     parser.add_argument("--config-file", required=True, help="config of the model")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=["parameter", "flop"], help="(%(default)s)")

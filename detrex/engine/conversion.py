@@ -88,7 +88,7 @@ def convert(
     Args:
         source: whatever :func:`resolve_checkpoint` takes.
         target: ``.pth`` or ``.safetensors``; for ``"hf"`` a folder.
-        layout: one of :data:`LAYOUTS`.
+        layout: one of ``LAYOUTS``.
         config_file: of the model, for ``"hf"`` and to ``verify``; found by the file's tensors if it is a published one.
         classes: 80 or 91, rows of a COCO classifier in the result; as the layout has them if not given.
         drop_unknown: whether tensors without a rule are left out, instead of an error.

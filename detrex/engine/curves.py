@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .pictures import read_metrics
 
-__all__ = ["compare_runs", "main"]
+__all__ = ["build_parser", "compare_runs", "main"]
 
 DEFAULT_METRICS = ("bbox/AP", "bbox/AP50", "total_loss", "lr")
 COLUMNS = 2
@@ -51,14 +51,19 @@ def compare_runs(runs: Mapping[str, Curves], metrics: Sequence[str], output: str
     figure.savefig(output, dpi=110)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0, or 2 for a wrong command line or a run without metrics."""
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description="Draw the metrics of one or several runs beside each other.")
     parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="output folder of a run, or its metrics.json")
     parser.add_argument("--labels", nargs="+", help="one for each run; by default the folders' names")
     parser.add_argument("--metrics", nargs="+", default=None, help=f"default: those of {', '.join(DEFAULT_METRICS)}")
     parser.add_argument("--output", default="curves.png", help="picture to write (%(default)s)")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0, or 2 for a wrong command line or a run without metrics."""
+    args = build_parser().parse_args(argv)
     files = [path / "metrics.json" if path.is_dir() else path for path in args.runs]
     labels = args.labels or [path.resolve().parent.name for path in files]
     try:

@@ -24,7 +24,7 @@ from detrex.data import prepare_data, read_image
 
 from .pictures import BoxLayer, draw_boxes
 
-__all__ = ["DataSample", "annotated_images", "loaded_samples", "main", "picture"]
+__all__ = ["DataSample", "annotated_images", "build_parser", "loaded_samples", "main", "picture"]
 
 SOURCES = ("loader", "annotations")
 CELL, COLUMNS, GAP = 320, 4, 8  # of the grid, in pixels
@@ -144,8 +144,8 @@ def _name(names: Sequence[str] | None, class_id: int) -> str:
     return names[class_id] if names else f"class {class_id}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0, or 2 for a wrong command line, config or data."""
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description="Draw what a model is trained on: images with boxes and class names.")
     parser.add_argument("--config-file", required=True, metavar="FILE", help="config of a run")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="grid.png and single pictures go here")
@@ -154,6 +154,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                         "the disk (%(default)s)")  # fmt: skip
     parser.add_argument("--limit", type=int, default=16, metavar="N", help="images (%(default)s)")
     parser.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides of the config")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0, or 2 for a wrong command line, config or data."""
+    parser = build_parser()
     args = parser.parse_intermixed_args(argv)
     if args.limit < 1:
         parser.error("--limit must be at least 1")

@@ -212,7 +212,7 @@ def save_program(program: ExportedProgram, path: str | os.PathLike[str], metadat
 
 
 def save_onnx(program: ExportedProgram, path: str | os.PathLike[str], metadata: Mapping[str, Any]) -> None:
-    """Translate a program to ONNX, opset :data:`OPSET`, and write it; each value of the metadata as json.
+    """Translate a program to ONNX, opset ``OPSET``, and write it; each value of the metadata as json.
 
     Raises:
         ImportError: without the packages of the extra ``export``.

@@ -58,7 +58,7 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether the boxes are within :data:`TOLERANCE`."""
+        """Whether the boxes are within ``TOLERANCE``."""
         return self.relative_error <= TOLERANCE
 
 

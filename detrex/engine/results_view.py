@@ -21,7 +21,7 @@ from detrex.data import read_image
 
 from .pictures import BoxLayer, comparison_grid
 
-__all__ = ["ImageResult", "compare_with_truth", "draw_results", "main"]
+__all__ = ["ImageResult", "build_parser", "compare_with_truth", "draw_results", "main"]
 
 WIDTH = 640  # of a picture in pixels
 
@@ -154,8 +154,8 @@ def _layer(entries: Sequence[Mapping[str, Any]], names: Mapping[int, str]) -> Bo
     return BoxLayer(np.asarray(_corners(entries)), labels, [e["category_id"] for e in entries])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0, or 2 for wrong input."""
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description="Draw an evaluation's detections beside the ground truth.")
     parser.add_argument("--results", required=True, metavar="JSON", help="coco_instances_results.json of an evaluation")
     parser.add_argument("--annotations", required=True, metavar="JSON", help="COCO json of the data set")
@@ -164,7 +164,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threshold", type=float, default=0.3, help="lowest score shown (%(default)s)")
     parser.add_argument("--worst", action="store_true", help="images with the most mistakes first")
     parser.add_argument("--limit", type=int, help="draw only so many")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0, or 2 for wrong input."""
+    args = build_parser().parse_args(argv)
     try:
         drawn = draw_results(
             args.results,

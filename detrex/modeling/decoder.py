@@ -116,7 +116,8 @@ class DeformableDecoder(nn.Module):
         layout, x_BQC, mask_QQ = memory.layout, queries.content_BQC, queries.attention_mask_QQ()
         base = anchor = queries.reference
         predictions = []
-        for layer, head in zip(self.layers, self.heads, strict=True):
+        for index, (layer, head) in enumerate(zip(self.layers, self.heads, strict=True)):
+            queries = self.place(queries, x_BQC, anchor, index)
             x_BQC = layer(x_BQC, queries, layout.to_levels(anchor), memory.tokens_BSC, layout, mask_QQ)
             logits_BQK, delta_BQ4 = head(x_BQC)
             boxes_BQ4 = apply_box_delta(delta_BQ4, base, self.inverse_sigmoid_eps)
@@ -125,6 +126,17 @@ class DeformableDecoder(nn.Module):
             refined_BQ4 = boxes_BQ4 if base is anchor else apply_box_delta(delta_BQ4, anchor, self.inverse_sigmoid_eps)
             base, anchor = self.refinement(anchor, refined_BQ4)
         return tuple(predictions)
+
+    def place(self, queries: Queries, x_BQC: Tensor, anchor: Tensor, layer: int) -> Queries:
+        """The queries as a layer gets them; a subclass may have their position follow the anchor.
+
+        Args:
+            queries: as the layer before got them.
+            x_BQC: their content after the layer before.
+            anchor: points (B, Q, 2) or boxes (B, Q, 4) that the layer looks around.
+            layer: index of the layer, from 0.
+        """
+        return queries
 
     @staticmethod
     def _mask(logits_BQK: Tensor, boxes_BQ4: Tensor, padding_BQ: Tensor | None) -> Predictions:

@@ -30,7 +30,7 @@ def insert_rows(rows: Tensor, how: ClassRows) -> Tensor:
 
     Args:
         rows: weight (80, C) or bias (80,) of a classifier.
-        how: see :data:`ClassRows`.
+        how: see ``ClassRows``.
     """
     result = rows.new_full((NUM_IDS, *rows.shape[1:]), NEVER if rows.ndim == 1 else 0.0)
     result[_ids(how)] = rows

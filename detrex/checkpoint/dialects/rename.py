@@ -1,6 +1,9 @@
-"""The engine behind the dialects: tables of rows that rename a file's tensors to our names; back: :mod:`.export`.
+"""The engine behind the dialects: tables of rows that rename a file's tensors to our names.
 
-A row pairs two templates of names, see :mod:`.templates`. The first row that matches a name decides.
+The way back is :mod:`detrex.checkpoint.dialects.export`.
+
+A row pairs two templates of names, see :mod:`detrex.checkpoint.dialects.templates`. The first row that matches a name
+decides.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class Run:
     Args:
         folder: ``train.output_dir`` of the run.
         overrides: of its ``config.yaml``, such as the place of the data on this machine.
-        threshold: score from which a detection counts in :meth:`matches`.
+        threshold: score from which a detection counts in ``matches()``.
 
     Raises:
         NotADirectoryError: there is no such folder.

@@ -1,0 +1,1 @@
+"""DAB-Deformable-DETR: the worked example of docs/new_project.md."""
