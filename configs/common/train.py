@@ -27,6 +27,11 @@ train = {
     "checkpointer": {"period": "1ep", "max_to_keep": 5, "best": "bbox/AP"},
     # Parts that a process works through its share of a batch in, one after the other: less memory, the same update.
     "accumulate": 1,
+    # An exponential moving average of the weights. It is what evaluations see, and is saved as *_ema.pth.
+    "ema": {"enabled": False, "decay": 0.9997},
+    # patience: end the run after so many evaluations in a row that have not raised checkpointer.best by more than
+    # min_delta; 0 never does.
+    "early_stopping": {"patience": 0, "min_delta": 0.0},
     # Steps in a row whose loss or gradient is not finite that are skipped, their batches saved; one more is an error.
     "max_skips": 0,
     # Mixed precision: "bfloat16", or "float16" with loss scaling. Matching and losses stay in float32.

@@ -136,15 +136,21 @@ class Checkpointer(DetectionCheckpointer):
         Raises:
             OSError: the file cannot be written; the checkpoints before it are intact, and the message names the last.
         """
-        data = {"model": self.model.state_dict()}
+        data = {"model": self.model.state_dict(), "weights": "raw"}
         data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
         data.update(kwargs)
         if self._write(name, data):
             self.tag_last_checkpoint(f"{name}.pth")
 
-    def save_weights(self, name: str, **kwargs: Any) -> None:
-        """Write the model alone to ``<name>.pth``, which is not tagged and never resumed from."""
-        self._write(name, {"model": self.model.state_dict(), **kwargs})
+    def save_weights(self, name: str, *, ema: nn.Module | None = None, **kwargs: Any) -> None:
+        """Write the model alone to ``<name>.pth``, which is not tagged and never resumed from.
+
+        With ``ema``, the model with averaged weights, that is written instead, to ``<name>_ema.pth``.
+        """
+        if ema is None:
+            self._write(name, {"model": self.model.state_dict(), "weights": "raw", **kwargs})
+        else:
+            self._write(f"{name}_ema", {"model": ema.state_dict(), "weights": "ema", **kwargs})
 
     def _write(self, name: str, data: dict[str, Any]) -> bool:
         if not self.save_dir or not self.save_to_disk:
@@ -199,7 +205,8 @@ class Checkpointer(DetectionCheckpointer):
             )
         self.model.load_state_dict(assigned, strict=False)
         log = self.logger.info if report.complete else self.logger.warning
-        log("Checkpoint %s: %s", filename, report.describe())
+        kind = {"raw": " (raw weights)", "ema": " (EMA weights)"}.get(checkpoint.get("weights"), "")
+        log("Checkpoint %s%s: %s", filename, kind, report.describe())
 
     def _translate(self, state: Mapping[str, Tensor], filename: str) -> tuple[Mapping[str, Tensor], Sequence[str]]:
         """Our names for a file of a foreign dialect, recognised by its names, and patterns of what it rightly lacks."""

@@ -12,9 +12,12 @@ from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from fvcore.common.param_scheduler import ParamScheduler
 from omegaconf import DictConfig
+from torch import nn
 
 from detrex.checkpoint import Checkpointer
 
+from .early_stopping import EarlyStopping
+from .ema import ModelEMA
 from .preemption import StopOnSignal
 from .schedule import Schedule
 from .writers import Writers
@@ -73,23 +76,32 @@ def _max_rss_mb() -> float:
 class SaveCheckpoints(HookBase):
     """Saves every ``period`` iterations as ``model_<iteration>.pth``, but at the end as ``model_final.pth``.
 
+    At the end the average of the weights, if there is one, is saved alone as ``model_final_ema.pth``.
+
     To be registered in all processes, before the evaluation: an evaluation that did not finish is then made up for
     when the run resumes, and no iteration is lost to it.
 
     Args:
         checkpointer: saves the run. period: in iterations; 0 saves at the end only.
-        keep: number of files ``model_<iteration>.pth`` to keep; None keeps all.
+        keep: number of files ``model_<iteration>.pth`` to keep; None keeps all. ema: the average, registered before.
     """
 
-    def __init__(self, checkpointer: Checkpointer, *, period: int, keep: int | None):
-        self._checkpointer, self._period, self._keep = checkpointer, period, keep
+    def __init__(self, checkpointer: Checkpointer, *, period: int, keep: int | None, ema: ModelEMA | None = None):
+        self._checkpointer, self._period, self._keep, self._ema = checkpointer, period, keep, ema
 
     def after_step(self) -> None:
         iteration = self.trainer.iter
-        if iteration + 1 == self.trainer.max_iter:  # one file alone, so that nothing can come between two
-            self._checkpointer.save("model_final", iteration=iteration)
+        if iteration + 1 == self.trainer.max_iter:
+            self.finish()
         elif self._period and (iteration + 1) % self._period == 0:
             self.save()
+
+    def finish(self) -> None:
+        """Save as at the end of the run; the file that is resumed from comes last."""
+        iteration = self.trainer.iter
+        if self._ema is not None:
+            self._checkpointer.save_weights("model_final", ema=self._ema.model, iteration=iteration)
+        self._checkpointer.save("model_final", iteration=iteration)
 
     def save(self) -> None:
         """Save now."""
@@ -102,34 +114,41 @@ class SaveCheckpoints(HookBase):
 class Evaluation(HookBase):
     """Evaluates every ``period`` iterations and at the end, and keeps the best weights as ``model_best.pth``.
 
+    Where weights are averaged, the average is evaluated, and the best is ``model_best_ema.pth``.
+
     To be registered in all processes. A run that resumes from before an evaluation that was due makes up for it.
 
     Args:
-        function: evaluates; returns metrics to record (nothing in all processes but the first).
+        function: evaluates a model; returns metrics to record (nothing in all processes but the first).
         period: in iterations; 0 evaluates at the end only.
         checkpointer: saves the best weights. best: the metric that tells; "" keeps no best weights.
-        stopping: whether the run has been asked to stop: an evaluation that fails then is left for later.
+        ema: the average. stopping: whether the run has been asked to stop: an evaluation that fails then is left for
+            later.
+
+    Attributes:
+        evaluated: the last iteration that was evaluated, or -1. metrics: what that gave.
 
     An image that cannot be read costs the evaluation its result, not the run its life, as long as it is one process.
     """
 
     def __init__(
         self,
-        function: Callable[[], Mapping[str, float]],
+        function: Callable[[nn.Module], Mapping[str, float]],
         *,
         period: int,
         checkpointer: Checkpointer,
         best: str = "",
+        ema: ModelEMA | None = None,
         stopping: Callable[[], bool] = lambda: False,
     ):
         self._function, self._period, self._checkpointer = function, period, checkpointer
-        self._metric, self._stopping = best, stopping
-        self._evaluated = -1
+        self._metric, self._ema, self._stopping = best, ema, stopping
+        self.evaluated, self.metrics = -1, {}
         self._best: tuple[float, int] | None = None
 
     def before_train(self) -> None:
         last = self.trainer.start_iter - 1
-        if self._is_due(last) and self._evaluated < last:
+        if self._is_due(last) and self.evaluated < last:
             self._evaluate(last)
 
     def after_step(self) -> None:
@@ -148,7 +167,7 @@ class Evaluation(HookBase):
     def _evaluate(self, iteration: int) -> None:
         self.trainer.storage.iter = iteration
         try:
-            metrics = self._function()
+            metrics = self._function(self._checkpointer.model if self._ema is None else self._ema.model)
         except RuntimeError:
             if not self._stopping():
                 raise
@@ -160,7 +179,7 @@ class Evaluation(HookBase):
             logger.exception("The evaluation of iteration %d failed and has no result; training goes on", iteration)
             metrics = {}
         self.trainer.storage.put_scalars(**metrics, smoothing_hint=False)
-        self._evaluated = iteration
+        self.evaluated, self.metrics = iteration, metrics
         if self._metric and comm.is_main_process():
             self._keep_best(metrics, iteration)
         comm.synchronize()  # the others would wait for the first one's best weights inside the next step
@@ -174,13 +193,14 @@ class Evaluation(HookBase):
             logger.info("%s %.4f; the best is %.4f of iteration %d", self._metric, value, *self._best)
             return
         self._best = (value, iteration)
-        self._checkpointer.save_weights("model_best", iteration=iteration, metrics={self._metric: value})
+        ema = None if self._ema is None else self._ema.model
+        self._checkpointer.save_weights("model_best", ema=ema, iteration=iteration, metrics={self._metric: value})
 
     def state_dict(self) -> dict[str, Any]:
-        return {"evaluated": self._evaluated, "best": self._best}
+        return {"evaluated": self.evaluated, "best": self._best}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._evaluated = state["evaluated"]
+        self.evaluated = state["evaluated"]
         self._best = None if state["best"] is None else tuple(state["best"])
 
 
@@ -190,32 +210,49 @@ def build_hooks(
     schedule: Schedule,
     scheduler: ParamScheduler,
     checkpointer: Checkpointer,
-    evaluate: Callable[[], Mapping[str, float]],
-) -> list[HookBase]:
+    evaluate: Callable[[nn.Module], Mapping[str, float]],
+) -> list[HookBase | None]:
     """Everything around the steps, the same in all processes.
 
     Register them before a checkpoint is loaded, since it restores their state.
 
     Args:
-        cfg: for ``train.checkpointer`` and ``train.output_dir``. schedule: the run's durations.
-        scheduler: multiplier of the learning rate. checkpointer: saves the run. evaluate: returns metrics to record.
+        cfg: for ``train.checkpointer``, ``ema``, ``early_stopping`` and ``output_dir``.
+        schedule: the run's durations. scheduler: multiplier of the learning rate.
+        checkpointer: saves the run, and has the model. evaluate: from a model to metrics to record.
+
+    Raises:
+        ConfigError: a value that cannot be.
     """
-    options = cfg.train.checkpointer
-    saving = SaveCheckpoints(checkpointer, period=schedule.checkpoint_period, keep=options.max_to_keep)
+    options, patience = cfg.train.checkpointer, cfg.train.early_stopping.patience
+    ema = ModelEMA(checkpointer.model, decay=cfg.train.ema.decay) if cfg.train.ema.enabled else None
+    saving = SaveCheckpoints(checkpointer, period=schedule.checkpoint_period, keep=options.max_to_keep, ema=ema)
     stop = StopOnSignal(saving.save)
     evaluation = Evaluation(
         evaluate,
         period=schedule.eval_period,
         checkpointer=checkpointer,
         best=options.best,
+        ema=ema,
         stopping=lambda: stop.received is not None,
     )
+    early_stopping = None
+    if patience:
+        early_stopping = EarlyStopping(
+            evaluation,
+            saving.finish,
+            metric=options.best,
+            patience=patience,
+            min_delta=cfg.train.early_stopping.min_delta,
+        )
     return [
         hooks.IterationTimer(),
+        ema,
         LRScheduler(scheduler=scheduler),
         MemoryStats(schedule.log_period),
         saving,
         evaluation,
         Writers(cfg.train.output_dir, schedule),
+        early_stopping,
         stop,
     ]

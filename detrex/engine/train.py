@@ -186,9 +186,9 @@ def do_train(
     )
     last: dict[str, Any] = {}
 
-    def evaluate_and_remember() -> Mapping[str, float]:
+    def evaluate_and_remember(evaluated: nn.Module) -> Mapping[str, float]:
         last.clear()
-        last.update(evaluate(cfg, model))
+        last.update(evaluate(cfg, evaluated))
         return finite_scalars(last)
 
     trainer.register_hooks(

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from detrex.config_check import ConfigError
 from detrex.data.random_state import random_state, set_random_state
 
+from .early_stopping import StoppedEarly
 from .faults import explain, image_names, locate_non_finite, save_batch
 from .gradients import accumulate_gradients, check_parts, split_batch
 from .metrics import HostCopy, MetricWindow, PhaseTimer
@@ -95,6 +96,8 @@ class Trainer(SimpleTrainer):
         """Run the steps ``start_iter`` to ``max_iter - 1``; a lack of memory or a lost worker shows at any moment."""
         try:
             super().train(start_iter, max_iter)
+        except StoppedEarly:
+            return
         except (RuntimeError, MemoryError, EOFError, OSError) as e:
             explained = explain(e, f"iteration {self.iter}", self._batch, device=self.device)
             if explained is None:

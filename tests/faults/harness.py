@@ -171,15 +171,18 @@ def limit_file_size(limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
 
-def die_before_rename(number: int) -> None:
-    """SIGKILL in place of the process's ``number``-th rename; a checkpoint and its tag are one each."""
+def die_before_rename(number: int, name: str = "") -> None:
+    """SIGKILL in place of the process's ``number``-th rename; a checkpoint and its tag are one each.
+
+    With ``name``, only files are counted that get a name with this in it.
+    """
     replace, calls = os.replace, []
 
-    def dying(*args: Any) -> None:
-        calls.append(1)
+    def dying(source: Any, target: Any) -> None:
+        calls.extend([1] if name in Path(target).name else [])
         if len(calls) == number:
             _die()
-        replace(*args)
+        replace(source, target)
 
     os.replace = dying
 
@@ -233,7 +236,9 @@ def assert_same(a: Any, b: Any, where: str = "checkpoint") -> None:
 
 def assert_same_run(output: Path, undisturbed: Path) -> None:
     """Weights, optimizer, random generators, data position, metrics, TensorBoard and best weights are the same."""
-    assert_same(checkpoint(output), checkpoint(undisturbed))
-    assert_same(checkpoint(output, "model_best"), checkpoint(undisturbed, "model_best"))
+    names = sorted(path.stem for path in undisturbed.glob("model_[bf]*.pth"))
+    assert sorted(path.stem for path in output.glob("model_[bf]*.pth")) == names
+    for name in names:
+        assert_same(checkpoint(output, name), checkpoint(undisturbed, name), name)
     assert metrics(output) == metrics(undisturbed)
     assert tensorboard(output) == tensorboard(undisturbed)

@@ -80,6 +80,7 @@ dataloader.train.mapper.augmentation = [L(T.RandomFlip)()]
 dataloader.train.num_workers = {num_workers}
 dataloader.data.val_image_root, dataloader.data.val_json = {val!r}, {val_json!r}
 model._target_ = Saboteur
+train.accelerate.training = ["channels_last"]  # the other lever may choose otherwise the next time
 train.max_iter = 36
 train.eval_period = 12
 train.log_period = 5

@@ -78,6 +78,37 @@ def test_a_data_worker_is_killed(config, undisturbed, tmp_path):
     assert_same_run(output, undisturbed)
 
 
+# Nothing is ever better by 100 AP than the first evaluation, so that the run ends after the fourth, at iteration 15.
+FINE_TUNING = (
+    "train.accumulate=2",
+    "train.ema.enabled=true",
+    "train.early_stopping={patience: 3, min_delta: 100}",
+    "train.eval_period=4",
+)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_fine_tuning(config) -> Path:
+    run = Run(config, config.parent / "fine_tuning", *FINE_TUNING)
+    run.finish()
+    assert harness.checkpoint(run.output)["iteration"] == 15
+    assert len(list(run.output.glob("model_[bf]*.pth"))) == 3
+    return run.output
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(1, "model_best_ema"), (3, "model_0"), (4, "model_0"), (1, "model_final_ema"), (2, "model_final")],
+)
+def test_a_run_with_averaged_weights_that_ends_early_is_killed(config, undisturbed_fine_tuning, tmp_path, number, name):
+    """Before and after evaluations, and between the last files."""
+    output = tmp_path / "output"
+    run = Run(config, output, *FINE_TUNING, prepare=partial(harness.die_before_rename, number, name))
+    run.finish(KILLED)
+    resume(config, output, *FINE_TUNING)
+    assert_same_run(output, undisturbed_fine_tuning)
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
 def test_a_signal_saves_and_exits(config, undisturbed, tmp_path, name):
     """Sent to the whole group, data workers included, as a cluster does; several times over."""

@@ -159,8 +159,10 @@ class Run:
 
     @property
     def weights(self) -> Path:
-        """The last checkpoint."""
-        final, pointer = self.folder / "model_final.pth", self.folder / "last_checkpoint"
+        """The final weights, averaged if they are, as evaluated; or the last checkpoint."""
+        final, pointer = self.folder / "model_final_ema.pth", self.folder / "last_checkpoint"
+        if not final.is_file():
+            final = self.folder / "model_final.pth"
         if not final.is_file() and pointer.is_file():
             final = self.folder / pointer.read_text(encoding="utf-8").strip()
         if not final.is_file():
