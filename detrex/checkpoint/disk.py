@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from .errors import CheckpointError
 
-__all__ = ["cause_on_disk", "is_archive", "replace_file", "verify_archive"]
+__all__ = ["cause_on_disk", "check_archive_size", "is_archive", "replace_file", "verify_archive"]
 
 
 def replace_file(target: Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -48,6 +48,22 @@ def is_archive(path: Path) -> bool:
     """Whether a file begins as those of ``torch.save``, which have checksums; older ones were plain pickles."""
     with path.open("rb") as f:
         return f.read(2) == b"PK"
+
+
+def check_archive_size(path: Path) -> None:
+    """Refuse an archive that unpacks to more than its own size; ``torch.save`` compresses nothing. No entry is extracted.
+
+    Raises:
+        CheckpointError: it does, so a small file would fill the memory.
+    """
+    if not is_archive(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > path.stat().st_size:
+        raise CheckpointError(
+            f"checkpoint {path} has {path.stat().st_size} bytes and unpacks to {unpacked}: torch.save writes no such file"
+        )
 
 
 def verify_archive(path: Path) -> None:

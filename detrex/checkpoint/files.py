@@ -13,9 +13,10 @@ from urllib.request import url2pathname
 
 import numpy as np
 import torch
-from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
+from .disk import check_archive_size
+from .download import download
 from .errors import CheckpointError
 from .hub import HUB_PREFIX, INDEX_SUFFIX, download_from_hub, shards_of, weights_in_folder
 from .safe_types import ALLOWED_GLOBALS, NUMPY_GLOBALS
@@ -43,14 +44,7 @@ def resolve_checkpoint(path: str | os.PathLike) -> str:
     if parsed.scheme == "file":
         path = url2pathname(parsed.path)
     elif "://" in path:
-        url = parsed._replace(query="").geturl()
-        try:
-            return PathManager.get_local_path(url)
-        except Exception as e:
-            raise CheckpointError(
-                f"cannot download {url}: {e}. Without a network, fetch it elsewhere and give "
-                "train.init_checkpoint=/path/to/file, or train.init_checkpoint='' to start from scratch"
-            ) from e
+        return download(parsed._replace(query="").geturl())
     if os.path.isfile(path):
         return path
     if os.path.isdir(path):
@@ -133,6 +127,7 @@ def _to_tensor(value: Any, name: str, filename: str) -> Tensor:
 
 # --------------------------------------------------------------------------------------------------------- readers
 def _read_torch(filename: str) -> Any:
+    check_archive_size(Path(filename))
     with torch.serialization.safe_globals(ALLOWED_GLOBALS):
         return torch.load(filename, map_location="cpu", weights_only=True)
 

@@ -16,6 +16,9 @@ SWAPPING = (5, 6, 7, 8)  # orientations that exchange width and height (EXIF 2.3
 # Pillow clips these to 8 bits when it converts them to RGB.
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"})
+# What Pillow may decode, whatever a file's name is. Its other decoders are less in use, and that of EPS runs Ghostscript.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
+MAX_PIXELS = 2 * 89_478_485  # Pillow's own limit; half a gigabyte of RGB
 HEADER_THREADS = 8
 
 
@@ -57,21 +60,24 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     """Open an image without decoding it, and refuse what must not be decoded.
 
     Raises:
-        ImageFault: not a regular file or no image; more pixels than Pillow's limit against decompression bombs
-            (179 million); more than 8 bits per channel.
+        ImageFault: not a regular file, or no image of ``FORMATS``; more than ``MAX_PIXELS``, which a small file can
+            claim (a decompression bomb); more than 8 bits per channel.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block for ever
             raise ImageFault("unreadable-image", "is not a regular file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # between half the limit and the limit
-            image = Image.open(path)
+            image = Image.open(path, formats=FORMATS)
     except ImageFault:
         raise
     except Image.DecompressionBombError as e:
         raise ImageFault("decompression-bomb", str(e)) from e
     except Exception as e:  # decoders raise errors of many types on damaged headers
         raise ImageFault("unreadable-image", f"cannot be read as an image: {_one_line(e)}") from e
+    if image.width * image.height > MAX_PIXELS:  # where somebody has lifted Pillow's limit
+        image.close()
+        raise ImageFault("decompression-bomb", f"has {image.width} x {image.height} pixels; {MAX_PIXELS} are safe")
     if image.mode in DEEP_MODES:
         image.close()
         raise ImageFault("unsupported-pixels", f"has pixels of mode {image.mode}; convert it to 8 bits")

@@ -14,6 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 
 from .coco_json import CocoData, write_coco_json, write_json
+from .coco_metrics import COCO_MAX_DETS
 from .dataset_check import CheckedData, check_source
 from .findings import DatasetError, Finding, printable, raise_errors, summarize
 from .open_data import open_data
@@ -21,7 +22,6 @@ from .source import DataSource, SplitSource
 
 RECIPE_NUM_CLASSES = 80  # what the COCO recipes say; any other number in a config is somebody's decision
 QUERY_COUNT_KEY = "model.transformer.queries.groups.one2one"
-COCO_MAX_DETS = 100
 
 logger = logging.getLogger(__name__)
 
