@@ -60,9 +60,10 @@ def check_archive_size(path: Path) -> None:
         return
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
-    if unpacked > path.stat().st_size:
+    size = path.stat().st_size
+    if unpacked > size:
         raise CheckpointError(
-            f"checkpoint {path} has {path.stat().st_size} bytes and unpacks to {unpacked}: torch.save writes no such file"
+            f"checkpoint {path} has {size} bytes and unpacks to {unpacked}: torch.save writes no such file"
         )
 
 

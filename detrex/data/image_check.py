@@ -16,7 +16,7 @@ SWAPPING = (5, 6, 7, 8)  # orientations that exchange width and height (EXIF 2.3
 # Pillow clips these to 8 bits when it converts them to RGB.
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"})
-# What Pillow may decode, whatever a file's name is. Its other decoders are less in use, and that of EPS runs Ghostscript.
+# What Pillow may decode, whatever a file is called. Other decoders are less in use; that of EPS runs Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
 MAX_PIXELS = 2 * 89_478_485  # Pillow's own limit; half a gigabyte of RGB
 HEADER_THREADS = 8
