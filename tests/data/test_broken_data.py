@@ -1,4 +1,4 @@
-"""Every damage of ``damages.py``: reported by name, survived, never trained on silently wrong, and mended by --fix."""
+"""Every damage of ``damages``: reported by name, survived, never trained on silently wrong, and mended by --fix."""
 
 from __future__ import annotations
 
