@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Detect objects on images, folders or videos: drawn copies and predictions.json.
 
-python tools/demo.py --config-file CONFIG.py --weights model_final.pth --input photos/ --output results/
+python tools/demo.py --weights model_final.pth --input photos/ --output results/
 """
 
 from __future__ import annotations
@@ -16,20 +16,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from detectron2.utils.logger import setup_logger
 
 from detrex.checkpoint import CheckpointError
-from detrex.config import ConfigError, load_config
+from detrex.config import ConfigError
 from detrex.data import DatasetError
-from detrex.engine.annotate import annotate, find_inputs
-from detrex.engine.predictor import Predictor
+from detrex.engine.annotate import annotate
+from detrex.engine.detector import DTYPES, Detector
+from detrex.engine.inputs import find_inputs
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="config, or a run's config.yaml")
     parser.add_argument("--weights", required=True, metavar="FILE", help="checkpoint: path or URL")
+    parser.add_argument("--config-file", metavar="FILE", help="config of the model, where the checkpoint holds none")
     parser.add_argument("--input", required=True, nargs="+", metavar="PATH", help="images, videos, folders, patterns")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="where the results go")
     parser.add_argument("--threshold", type=float, default=0.3, help="lowest score shown (%(default)s)")
+    parser.add_argument("--class-names", nargs="+", metavar="NAME", help="instead of those in the checkpoint")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 or auto, the GPU if there is one")
+    parser.add_argument("--dtype", choices=list(DTYPES), default="float32", help="(%(default)s)")
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of the config")
     return parser
 
@@ -41,8 +45,15 @@ def main() -> int:
         setup_logger(name=name)
     try:
         files = find_inputs(args.input)
-        predictor = Predictor.from_config(load_config(args.config_file, args.opts), args.weights)
-        summary = annotate(predictor, files, args.output, threshold=args.threshold)
+        detector = Detector.from_checkpoint(
+            args.weights,
+            config_file=args.config_file,
+            overrides=args.opts,
+            class_names=args.class_names,
+            device=args.device,
+            dtype=args.dtype,
+        )
+        summary = annotate(detector, files, args.output, threshold=args.threshold)
     except (ConfigError, CheckpointError, DatasetError, FileNotFoundError, ValueError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 2

@@ -23,10 +23,10 @@ from detectron2.utils.logger import setup_logger
 from detrex.checkpoint import CheckpointError
 from detrex.config import ConfigError, load_config
 from detrex.data import DatasetError
+from detrex.engine.detector import Detector
 from detrex.engine.export import describe, export_program, save_onnx, save_program
 from detrex.engine.export_check import TOLERANCE, Comparison, check_sizes, compare, evaluate_each
 from detrex.engine.exported import ExportedDetector, OnnxDetector, ProgramDetector
-from detrex.engine.predictor import Predictor
 
 BATCHES = (1, 4)
 
@@ -61,10 +61,10 @@ def export(args: argparse.Namespace) -> bool:
     """Export, compare, evaluate; whether all comparisons agree."""
     cfg = load_config(args.config_file, args.opts)
     cfg.train.device, cfg.train.accelerate.evaluation = "cpu", "none"
-    predictor = Predictor.from_config(cfg, args.weights)
-    metadata = describe(predictor)
+    detector = Detector.from_config(cfg, args.weights)
+    metadata = describe(detector)
     dtype = getattr(torch, args.images)
-    program = export_program(predictor.model, dtype=dtype, fixed_size=args.fixed_size, batch_size=args.batch_size)
+    program = export_program(detector.model, dtype=dtype, fixed_size=args.fixed_size, batch_size=args.batch_size)
     folder, exports = Path(args.output), dict[str, ExportedDetector]()
     folder.mkdir(parents=True, exist_ok=True)
     for name, save, load in (("onnx", save_onnx, OnnxDetector), ("pt2", save_program, ProgramDetector)):
@@ -75,10 +75,10 @@ def export(args: argparse.Namespace) -> bool:
             print(f"{path}: {os.path.getsize(path) / 1e6:.1f} MB, takes {exports[name].takes()}")
     batches = (args.batch_size,) if args.batch_size else BATCHES
     sizes = args.check_sizes or ([args.fixed_size] if args.fixed_size else check_sizes(metadata))
-    comparisons = compare(predictor.model, exports, sizes, batches)
+    comparisons = compare(detector.model, exports, sizes, batches)
     print_comparisons(comparisons)
     if args.evaluate:
-        results = evaluate_each(cfg, {"eager": predictor.model, **exports}, folder)
+        results = evaluate_each(cfg, {"eager": detector.model, **exports}, folder)
         for name, metrics in results.items():
             print(f"{name:>6}: AP {metrics['AP']:.3f}, AP50 {metrics['AP50']:.3f}, AP75 {metrics['AP75']:.3f}")
     return all(comparison.agrees for comparison in comparisons)

@@ -7,7 +7,7 @@ from .dataset_mapper import DetrDatasetMapper, read_image
 from .evaluator import build_coco_evaluator
 from .findings import KINDS, DatasetError, Finding
 from .open_data import open_data, open_folder
-from .prepare import DataInfo, prepare_data, register_coco_data
+from .prepare import DataInfo, category_ids, prepare_data, register_coco_data
 from .train_loader import BrokenImagesError, TrainLoader, build_train_loader
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "TrainLoader",
     "build_coco_evaluator",
     "build_train_loader",
+    "category_ids",
     "check_source",
     "degenerate_reason",
     "open_data",

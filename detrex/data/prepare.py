@@ -86,6 +86,12 @@ def register_coco_data(name: str, data: CocoData, *, image_root: str, json_file:
     )
 
 
+def category_ids(name: str) -> tuple[int, ...]:
+    """The data set's own category ids in the order of the contiguous ones; () if the catalog does not know them."""
+    ids = MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id") or {}
+    return tuple(sorted(ids, key=ids.get))
+
+
 def _prepare_custom(cfg: DictConfig, *, train: bool) -> DataInfo:
     node = cfg.dataloader.data
     source = open_data(node, train=train)

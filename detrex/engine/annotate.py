@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import logging
 import os
@@ -15,15 +14,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from detrex.data import read_image
+from .detections import Detections
+from .detector import Detector
+from .inputs import is_video
 
-from .pictures import BoxLayer, draw_boxes
-from .predictor import Predictor, instances_to_records
+__all__ = ["Summary", "annotate"]
 
-__all__ = ["Summary", "annotate", "find_inputs"]
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"})
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
 LOG_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
@@ -45,35 +41,15 @@ class Summary:
     num_detections: int
 
 
-def find_inputs(inputs: Sequence[str]) -> list[str]:
-    """Files named by paths, folders (their images and videos, sorted) and glob patterns.
-
-    Raises:
-        FileNotFoundError: an input that names nothing, or nothing that looks like an image or a video.
-    """
-    files: list[str] = []
-    for item in inputs:
-        expanded = os.path.expanduser(item)
-        if os.path.isdir(expanded):
-            known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-            found = sorted(str(p) for p in Path(expanded).iterdir() if p.suffix.lower() in known)
-        else:
-            found = [expanded] if os.path.exists(expanded) else sorted(glob.glob(expanded, recursive=True))
-        if not found:
-            raise FileNotFoundError(f"{item}: no such file, or no images or videos in the folder")
-        files += found
-    return list(dict.fromkeys(files))
-
-
 def annotate(
-    predictor: Predictor, files: Sequence[str], output: str | os.PathLike[str], *, threshold: float = 0.3
+    detector: Detector, files: Sequence[str], output: str | os.PathLike[str], *, threshold: float = 0.3
 ) -> Summary:
     """Detect on each file, write a drawn copy into ``output`` and all detections to ``output/predictions.json``.
 
     A file that cannot be read is logged by name, left out and counted.
 
     Args:
-        predictor: detects.
+        detector: detects.
         files: images and videos.
         output: folder; created if needed.
         threshold: lowest score that is drawn and written.
@@ -87,10 +63,9 @@ def annotate(
     records: list[dict[str, Any]] = []
     failed: list[tuple[str, str]] = []
     for path in _progress(files, "Detecting"):
-        is_video = Path(path).suffix.lower() in VIDEO_SUFFIXES
         try:
-            draw = _annotate_video if is_video else _annotate_image
-            records += draw(predictor, path, targets[path], threshold)
+            draw = _annotate_video if is_video(path) else _annotate_image
+            records += draw(detector, path, targets[path], threshold)
         except (OSError, ValueError) as e:
             failed.append((path, str(e)))
             logger.warning("Skipped %s", e if path in str(e) else f"{path}: {e}")
@@ -101,40 +76,30 @@ def annotate(
     return Summary(tuple(p for p in files if p not in bad), tuple(failed), count)
 
 
-def _annotate_image(predictor: Predictor, path: str, target: Path, threshold: float) -> list[dict[str, Any]]:
-    image = read_image(path)
-    height, width = image.shape[:2]
-    found = instances_to_records(predictor(image), predictor, threshold)
-    draw_boxes(image, _layer(found)).save(target)
-    return [{"file": path, "height": height, "width": width, "predictions": found}]
+def _annotate_image(detector: Detector, path: str, target: Path, threshold: float) -> list[dict[str, Any]]:
+    found = detector.predict(path, threshold=threshold)
+    found.plot().save(target)
+    return [{"file": path, **_record(found)}]
 
 
-def _annotate_video(predictor: Predictor, path: str, target: Path, threshold: float) -> list[dict[str, Any]]:
+def _annotate_video(detector: Detector, path: str, target: Path, threshold: float) -> list[dict[str, Any]]:
     """One record per frame, with its number as ``frame``."""
-    from .video import read_frames, write_frames
+    from .video import frame_rate, write_frames
 
     records: list[dict[str, Any]] = []
-    rate, frames = read_frames(path)
 
     def drawn() -> Iterator[np.ndarray]:
-        for number, frame in enumerate(frames):
-            found = instances_to_records(predictor(frame), predictor, threshold)
-            height, width = frame.shape[:2]
-            records.append({"file": path, "frame": number, "height": height, "width": width, "predictions": found})
-            yield np.asarray(draw_boxes(frame, _layer(found)))
+        for found in detector.predict(path, threshold=threshold):
+            records.append({"file": path, "frame": found.frame, **_record(found)})
+            yield np.asarray(found.plot())
 
-    write_frames(str(target), drawn(), rate)
+    write_frames(str(target), drawn(), frame_rate(path))
     return records
 
 
-def _layer(found: Sequence[dict[str, Any]]) -> BoxLayer:
-    """The best detection is drawn last, over the others."""
-    found = found[::-1]
-    return BoxLayer(
-        boxes=np.array([r["box"] for r in found]).reshape(-1, 4),
-        labels=[f"{r['category_name']} {r['score']:.2f}" for r in found],
-        class_ids=[r["category_id"] for r in found],
-    )
+def _record(found: Detections) -> dict[str, Any]:
+    height, width = found.image_size
+    return {"height": height, "width": width, "predictions": found.to_records()}
 
 
 def _targets(files: Sequence[str], folder: Path) -> dict[str, Path]:
@@ -142,7 +107,7 @@ def _targets(files: Sequence[str], folder: Path) -> dict[str, Path]:
     targets, taken = {}, {"predictions.json"}
     for path in files:
         stem, suffix = Path(path).stem, Path(path).suffix.lower()
-        if suffix in VIDEO_SUFFIXES:
+        if is_video(path):
             suffix = ".mp4"
         elif suffix not in {".jpg", ".jpeg", ".png"}:
             suffix = ".png"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import instantiate
@@ -22,11 +23,14 @@ from detrex.checkpoint.listing import listing
 from detrex.checkpoint.transformers_config import transformers_config
 from detrex.checkpoint.writing import write_weights
 from detrex.config import load_config
+from detrex.data import category_ids
 
 from .analysis import build_on_meta
+from .detector import checkpoint_metadata
 
 __all__ = ["LAYOUTS", "Conversion", "convert", "find_architecture", "largest_difference"]
 
+COCO = "coco_2017_val"  # in the catalog
 # What a file can be written as, and the rows that COCO's classifiers have there.
 LAYOUTS = {"ours": None, "detrex": DETREX_ZOO, "official": OFFICIAL, "hf": HUGGING_FACE}
 COCO_ROWS = {"ours": NUM_USED, "detrex": NUM_USED, "official": NUM_IDS, "hf": NUM_IDS}
@@ -90,6 +94,7 @@ def convert(
         target: ``.pth`` or ``.safetensors``; for ``"hf"`` a folder.
         layout: one of ``LAYOUTS``.
         config_file: of the model, for ``"hf"`` and to ``verify``; found by the file's tensors if it is a published one.
+            If given, a result in our layout holds it, as a training's checkpoints do.
         classes: 80 or 91, rows of a COCO classifier in the result; as the layout has them if not given.
         drop_unknown: whether tensors without a rule are left out, instead of an error.
         verify: whether to run both files.
@@ -107,7 +112,7 @@ def convert(
     rows = _class_rows(state)
     names = class_names(checkpoint)
     cfg = None
-    if verify or layout == "hf":
+    if verify or config_file or layout == "hf":
         cfg = load_config(config_file or find_architecture(state, exact=layout == "hf"))
         cfg.model.num_classes = rows
         report.append(f"model: {config_file or find_architecture(state)}, {rows} classes")
@@ -120,7 +125,7 @@ def convert(
     if left_out:
         report.append(f"left out, beside the weights: {', '.join(left_out)}")
     if layout == "hf":
-        names = names or (MetadataCatalog.get("coco_2017_val").thing_classes if rows == NUM_USED else ())
+        names = names or _coco_names(rows)
         num_labels = len(state["class_embed.0.bias"])
         config = transformers_config(build_on_meta(cfg), num_labels=num_labels, class_names=names)
         written = (Path(target, "model.safetensors"), Path(target, "config.json"))
@@ -130,7 +135,7 @@ def convert(
     else:
         written = (Path(target),)
         written[0].parent.mkdir(parents=True, exist_ok=True)
-        write_weights(written[0], state, {"class_names": list(names)} if names and layout == "ours" else None)
+        write_weights(written[0], state, _metadata(checkpoint, names, rows, cfg) if layout == "ours" else None)
     difference = largest_difference(cfg, file, resolve_checkpoint(target), strict=not drop_unknown) if verify else None
     return Conversion(file, tuple(map(str, written)), tuple(report), difference)
 
@@ -212,6 +217,24 @@ def _to_ours(
             f"{listing(state, 5)}. A backbone needs no conversion: train.init_checkpoint takes it as it is"
         )
     return state, report
+
+
+def _metadata(
+    checkpoint: Mapping[str, Any], names: Sequence[str], rows: int, cfg: DictConfig | None
+) -> dict[str, Any] | None:
+    """Of a file in our layout: what the source has, or what a training with the config would write."""
+    own = checkpoint.get("metadata")
+    if isinstance(own, Mapping) and "config" in own:
+        return dict(own)
+    if cfg is None:
+        return {"class_names": list(names)} if names else None
+    coco = not names and bool(_coco_names(rows))
+    ids = category_ids(COCO) if coco else ()
+    return checkpoint_metadata(cfg, class_names=_coco_names(rows) if coco else names, category_ids=ids)
+
+
+def _coco_names(rows: int) -> Sequence[str]:
+    return MetadataCatalog.get(COCO).thing_classes if rows == NUM_USED else ()
 
 
 def _class_rows(state: Mapping[str, Tensor]) -> int:

@@ -23,7 +23,7 @@ from detrex.modeling import QueryGroups, TwoStageQueries
 from detrex.modeling.postprocess import select_top
 from detrex.structures import PyramidLayout, Size, padding_mask
 
-from .predictor import Predictor
+from .detector import Detector
 
 __all__ = [
     "INPUTS",
@@ -187,16 +187,16 @@ def export_program(
     return program
 
 
-def describe(predictor: Predictor) -> dict[str, Any]:
+def describe(detector: Detector) -> dict[str, Any]:
     """What a user of the file must know and the graph does not say: classes, channels, resizing."""
-    mapper = predictor.mapper
+    mapper = detector.mapper
     resizing = [x for x in mapper.plain.augs if isinstance(x, ResizeShortestEdge)]
     rule = None
     if len(mapper.plain.augs) == len(resizing) == 1:
         short_edge_length, max_size = min(resizing[0].short_edge_length), resizing[0].max_size
         rule = {"short_edge_length": short_edge_length, "max_size": max_size, "interpolation": "bilinear"}
     return {
-        "class_names": list(predictor.class_names),
+        "class_names": list(detector.class_names),
         "input_format": mapper.img_format,
         "pixel_range": [0, 255],
         "normalization": "in the graph",

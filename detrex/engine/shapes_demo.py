@@ -21,9 +21,10 @@ from detrex.config import find_config, load_config
 from detrex.data import prepare_data, read_image
 from detrex.data.demo_shapes import ShapesParameters, make_demo_data
 
+from .detections import class_name
+from .detector import Detector
 from .launch import build_parser
 from .pictures import BoxLayer, comparison_grid, training_curve
-from .predictor import Predictor, instances_to_records
 from .setup import resolved_yaml
 from .train import config_from_args, main
 
@@ -168,23 +169,23 @@ def _eval_command(folder: Path) -> str:
 def _draw(folder: Path, settings: Sequence[str]) -> list[str]:
     """Predictions beside the ground truth, and the curves."""
     cfg = load_config(CONFIG, settings)
-    predictor = Predictor.from_config(cfg, str(folder / "run" / "model_final.pth"))
+    detector = Detector.from_checkpoint(folder / "run" / "model_final.pth", device=cfg.train.device)
     test_name = prepare_data(cfg, train=False).test_name
     rows = []
     for record in DatasetCatalog.get(test_name)[:PICTURED_IMAGES]:
         image = read_image(record["file_name"])
-        found = instances_to_records(predictor(image), predictor, SCORE_THRESHOLD)[::-1]
-        rows.append((image, _truth(record, predictor), _layer(found)))
+        found = detector.predict(image, threshold=SCORE_THRESHOLD).to_records()[::-1]
+        rows.append((image, _truth(record, detector), _layer(found)))
     grid, curve = folder / "predictions.png", folder / "training.png"
     comparison_grid(rows, columns=3, titles=("ground truth", f"prediction (score >= {SCORE_THRESHOLD})")).save(grid)
     training_curve(folder / "run" / "metrics.json", curve, title="Deformable DETR on generated shapes")
     return [str(grid), str(curve)]
 
 
-def _truth(record: dict, predictor: Predictor) -> BoxLayer:
+def _truth(record: dict, detector: Detector) -> BoxLayer:
     boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in record["annotations"]]
     classes = [a["category_id"] for a in record["annotations"]]
-    return BoxLayer(np.array(boxes).reshape(-1, 4), [predictor.name(c) for c in classes], classes)
+    return BoxLayer(np.array(boxes).reshape(-1, 4), [class_name(detector.class_names, c) for c in classes], classes)
 
 
 def _layer(found: Sequence[dict]) -> BoxLayer:

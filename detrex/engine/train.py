@@ -27,9 +27,10 @@ from detrex.config import (
     save_config,
     validate_config,
 )
-from detrex.data import prepare_data
+from detrex.data import category_ids, prepare_data
 
 from .accelerate import LEVERS, TRAINING_LEVERS, TrainingLevers, parse_levers
+from .detector import checkpoint_metadata
 from .evaluation import evaluate, finite_scalars
 from .hooks import build_hooks
 from .optim import build_optimizer
@@ -128,9 +129,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         logger.info("Config (%s):\n%s", "not saved" if args.eval_only else path, resolved_yaml(cfg))
     if args.eval_only:
         return do_eval(cfg, device=device)
-    return do_train(
-        cfg, device=device, num_images=data.num_train_images, class_names=data.class_names, resume=args.resume
-    )
+    metadata = checkpoint_metadata(cfg, class_names=data.class_names, category_ids=category_ids(data.test_name))
+    return do_train(cfg, device=device, num_images=data.num_train_images, metadata=metadata, resume=args.resume)
 
 
 def do_eval(cfg: DictConfig, *, device: torch.device) -> dict[str, Any]:
@@ -141,14 +141,19 @@ def do_eval(cfg: DictConfig, *, device: torch.device) -> dict[str, Any]:
 
 
 def do_train(
-    cfg: DictConfig, *, device: torch.device, num_images: int, class_names: Any = (), resume: bool = False
+    cfg: DictConfig,
+    *,
+    device: torch.device,
+    num_images: int,
+    metadata: dict[str, Any] | None = None,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """Train ``cfg.model`` and evaluate it.
 
     Args:
         cfg: root keys model, dataloader, optimizer, lr_multiplier, train; durations in ``train`` become ints.
         device: of this process. num_images: size of the training set.
-        class_names: kept in the checkpoints. resume: continue from ``train.output_dir`` if it has a checkpoint.
+        metadata: kept in the checkpoints. resume: continue from ``train.output_dir`` if it has a checkpoint.
 
     Returns:
         The last evaluation's results.
@@ -180,7 +185,7 @@ def do_train(
         cfg.train.output_dir,
         strict=cfg.train.checkpoint.strict,
         reinit=cfg.train.checkpoint.reinit,
-        metadata={"class_names": [str(name) for name in class_names or ()]},
+        metadata=metadata,
         trainer=trainer,
         levers=levers,
     )

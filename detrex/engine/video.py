@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-__all__ = ["read_frames", "write_frames"]
+__all__ = ["frame_rate", "read_frames", "write_frames"]
 
 DEFAULT_RATE = Fraction(25)
 
@@ -22,32 +24,39 @@ def _av() -> ModuleType:
     return av
 
 
-def read_frames(path: str) -> tuple[Fraction, Iterator[np.ndarray]]:
-    """Frames per second, and the frames as (H, W, 3) uint8 RGB, decoded one by one.
-
-    Raises:
-        ValueError: the package av is not installed, or the file has no video stream.
-        OSError: the file cannot be opened or decoded.
-    """
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
     av = _av()
     try:
         with av.open(path) as container:
             if not container.streams.video:
                 raise ValueError(f"{path}: no video stream")
-            rate = container.streams.video[0].average_rate or DEFAULT_RATE
+            yield container
     except av.FFmpegError as e:
         raise OSError(f"{path}: cannot read the video: {e}") from e
-    return Fraction(rate), _decode(path)
 
 
-def _decode(path: str) -> Iterator[np.ndarray]:
-    av = _av()
-    try:
-        with av.open(path) as container:
-            for frame in container.decode(video=0):
-                yield frame.to_ndarray(format="rgb24")
-    except av.FFmpegError as e:
-        raise OSError(f"{path}: cannot read the video: {e}") from e
+def frame_rate(path: str) -> Fraction:
+    """Frames per second.
+
+    Raises:
+        ValueError: the package av is not installed, or the file has no video stream.
+        OSError: the file cannot be opened.
+    """
+    with _opened(path) as container:
+        return Fraction(container.streams.video[0].average_rate or DEFAULT_RATE)
+
+
+def read_frames(path: str) -> Iterator[np.ndarray]:
+    """The frames as (H, W, 3) uint8 RGB, decoded one by one.
+
+    Raises:
+        ValueError: the package av is not installed, or the file has no video stream.
+        OSError: the file cannot be opened or decoded.
+    """
+    with _opened(path) as container:
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="rgb24")
 
 
 def write_frames(path: str, frames: Iterable[np.ndarray], rate: Fraction) -> None:

@@ -6,6 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from detectron2.config import instantiate
@@ -16,6 +17,7 @@ from detrex.config import load_config
 from detrex.engine import conversion
 from detrex.engine.analysis import build_on_meta
 from detrex.engine.conversion import ARCHITECTURES, convert, find_architecture, largest_difference
+from detrex.engine.detector import Detector
 from tests.checkpoint.layouts import layout, published_state
 from tests.tiny import randomize
 
@@ -145,6 +147,22 @@ def test_class_names_travel(suffix, tmp_path):
     result = convert(str(tmp_path / "mmdet.pth"), str(tmp_path / f"ours{suffix}"))
     assert class_names(read_checkpoint(str(tmp_path / f"ours{suffix}"))) == names
     assert any(line == "left out, beside the weights: meta" for line in result.report)
+
+
+def test_a_config_goes_into_our_layout_and_travels(small, tmp_path):
+    _, ours = small
+    text = Path(small[0]).read_text() + 'dataloader = get_config("common/data/custom.py").dataloader\n'
+    text += "dataloader.test.mapper.augmentation = []\n"
+    config = tmp_path / "whole.py"
+    config.write_text(text + 'train = get_config("common/train.py").train\n')
+    convert(ours, str(tmp_path / "with.pth"), config_file=str(config))
+    convert(str(tmp_path / "with.pth"), str(tmp_path / "with.safetensors"))
+    image = np.zeros((160, 200, 3), np.uint8)
+    expected = Detector.from_checkpoint(ours, config_file=config, device="cpu").predict(image, threshold=0)
+    for name in ("with.pth", "with.safetensors"):
+        found = Detector.from_checkpoint(tmp_path / name, device="cpu").predict(image, threshold=0)
+        assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+        assert found.names[0] == "a"
 
 
 def test_91_classes_are_kept_if_asked_for(tmp_path):

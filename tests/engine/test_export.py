@@ -20,10 +20,10 @@ from PIL import Image
 from tiny import EMBED_DIM, NUM_LEVELS, image_input, tiny_detector
 
 from detrex.data import DetrDatasetMapper
+from detrex.engine.detector import Detector
 from detrex.engine.export import ExportableDetector, describe, export_program, save_onnx, save_program
 from detrex.engine.export_check import compare, compare_instances
 from detrex.engine.exported import OnnxDetector, ProgramDetector
-from detrex.engine.predictor import Predictor
 from detrex.modeling import LookForwardTwice, PadImages
 from detrex.modeling.backbone import ConvStages
 from detrex.modeling.neck import ChannelMapper
@@ -145,9 +145,9 @@ def test_the_documented_use_without_this_project(exported, tmp_path, monkeypatch
 
     resizing = T.ResizeShortestEdge(RESIZE["short_edge_length"], max_size=RESIZE["max_size"])
     mapper = DetrDatasetMapper(augmentation=[resizing], is_train=False, img_format="BGR")
-    predictor = Predictor(model=detector, mapper=mapper, class_names=METADATA["class_names"])
-    assert describe(predictor)["resize"] == RESIZE
-    expected = predictor(pixels)
+    whole = Detector(model=detector, mapper=mapper, class_names=METADATA["class_names"])
+    assert describe(whole)["resize"] == RESIZE
+    expected = whole.predict(pixels, threshold=0)
     assert expected.image_size == (120, 200)
     found = Instances((120, 200))
     found.pred_boxes, found.scores, found.pred_classes = (

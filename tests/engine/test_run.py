@@ -57,7 +57,9 @@ def test_a_run_leaves_what_users_expect(config, tmp_path):
     assert step["total_loss"] == pytest.approx(step["loss_bbox"] + step["loss_class"], rel=1e-6)
     assert [row["iteration"] for row in rows if "bbox/AP" in row] == [5, 12]
     assert rows[-1]["bbox/AP"] == results["bbox"]["AP"]
-    assert torch.load(output / "model_final.pth", weights_only=True)["metadata"] == {"class_names": ["red", "green"]}
+    metadata = torch.load(output / "model_final.pth", weights_only=True)["metadata"]
+    assert (metadata["class_names"], metadata["category_ids"]) == (["red", "green"], [1, 2])
+    assert metadata["config"]["model"]["num_classes"] == 2
 
 
 def test_eval_only_repeats_the_last_ap_to_all_digits(config, tmp_path):

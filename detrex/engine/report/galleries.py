@@ -11,6 +11,7 @@ import numpy as np
 
 from detrex.data import read_image
 
+from ..detections import class_name
 from .figures import Dot, Picture, Rectangle, crop, embed, found_boxes, true_boxes
 from .inside import Attended, Inside, look_inside
 from .mistakes import Match, describe_false, false_detections, missed_objects, unsure_detection
@@ -70,7 +71,7 @@ class PictureSections:
         height, width = image.shape[:2]
         pictures = []
         for attended in seen.attended:
-            name = self.run.predictor().name(attended.class_id)
+            name = class_name(self.run.detector().class_names, attended.class_id)
             outlines, dots = _outlines(attended, width, height), _dots(attended, width, height)
             alt = f"Sampling points of the query that detects a {name} on {file}"
             caption = f"{file}: {name} {attended.score:.2f}"
@@ -137,7 +138,7 @@ class PictureSections:
         data = self.run.data()
         image_id = max(data.files, key=lambda i: len({o["category_id"] for o in data.objects(i)}))
         image = read_image(data.files[image_id])
-        return Path(data.files[image_id]).name, image, look_inside(self.run.predictor(), image)
+        return Path(data.files[image_id]).name, image, look_inside(self.run.detector(), image)
 
 
 def _quiet(rectangles: Sequence[Rectangle]) -> list[Rectangle]:

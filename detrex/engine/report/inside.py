@@ -14,7 +14,7 @@ from detrex.modeling import DeformableTransformer
 from detrex.structures import DetectorOutputs, PyramidLayout
 from detrex_ops.reference import sampling_locations
 
-from ..predictor import Predictor
+from ..detector import Detector
 from .run import MissingPart
 
 __all__ = ["Attended", "Inside", "look_inside"]
@@ -56,11 +56,11 @@ class Inside:
 
 
 @torch.no_grad()
-def look_inside(predictor: Predictor, image: np.ndarray, *, detections: int = 3, proposals: int = 50) -> Inside:
+def look_inside(detector: Detector, image: np.ndarray, *, detections: int = 3, proposals: int = 50) -> Inside:
     """Run the model on one image and note what passes into its last deformable cross-attention.
 
     Args:
-        predictor: of a model with a deformable transformer.
+        detector: of a model with a deformable transformer.
         image: (H, W, 3) uint8 RGB.
         detections: how many of the best to look at.
         proposals: how many of the best at most.
@@ -68,9 +68,9 @@ def look_inside(predictor: Predictor, image: np.ndarray, *, detections: int = 3,
     Raises:
         MissingPart: the model has none.
     """
-    transformers = [m for m in predictor.model.modules() if isinstance(m, DeformableTransformer)]
+    transformers = [m for m in detector.model.modules() if isinstance(m, DeformableTransformer)]
     if not transformers:
-        raise MissingPart(f"{type(predictor.model).__name__} has no deformable transformer to look into")
+        raise MissingPart(f"{type(detector.model).__name__} has no deformable transformer to look into")
     attention = transformers[0].decoder.layers[-1].cross_attn
     noted: dict[str, Any] = {}
     hooks = [
@@ -78,7 +78,7 @@ def look_inside(predictor: Predictor, image: np.ndarray, *, detections: int = 3,
         transformers[0].register_forward_hook(lambda _, __, outputs: noted.update(outputs=outputs)),
     ]
     try:
-        predictor(image)
+        detector.predict(image)
     finally:
         for hook in hooks:
             hook.remove()

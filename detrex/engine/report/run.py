@@ -20,8 +20,8 @@ from pycocotools.coco import COCO
 from detrex.config import load_config
 from detrex.data import prepare_data
 
+from ..detector import Detector
 from ..pictures import read_metrics
-from ..predictor import Predictor
 from .mistakes import Match, match_image
 
 __all__ = ["MissingPart", "Run", "ValidationData", "once"]
@@ -153,9 +153,9 @@ class Run:
         return [match for i in data.files for match in match_image(i, data.objects(i), confident[i])]
 
     @once
-    def predictor(self) -> Predictor:
+    def detector(self) -> Detector:
         """The trained model; its weights are those of ``model_final.pth``, or of the last checkpoint."""
-        return Predictor.from_config(self.config().copy(), str(self.weights))
+        return Detector.from_config(self.config().copy(), self.weights)
 
     @property
     def weights(self) -> Path:
