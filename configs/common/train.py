@@ -42,6 +42,9 @@ train = {
     "accelerate": {"training": "all", "evaluation": "all", "keep_freed_memory": True},
     # Arguments of torch's DistributedDataParallel.
     "ddp": {"broadcast_buffers": False, "find_unused_parameters": False, "fp16_compression": False},
+    # Seconds after which a job of several processes that stands still is brought down, and the process named that did
+    # not go on. Longer than the longest wait for another one: an evaluation's end, a checkpoint, a slow data set.
+    "dist_timeout": 1800,
     # A rehearsal: a few iterations, then an evaluation of a few batches.
     "fast_dev_run": {"enabled": False, "max_iter": 8, "eval_batches": 4},
     "cudnn_benchmark": False,

@@ -20,6 +20,7 @@ from .early_stopping import EarlyStopping
 from .ema import ModelEMA
 from .preemption import StopOnSignal
 from .schedule import Schedule
+from .watch import StallWatch
 from .writers import Writers
 
 try:
@@ -246,6 +247,7 @@ def build_hooks(
             min_delta=cfg.train.early_stopping.min_delta,
         )
     return [
+        StallWatch(cfg.train.dist_timeout),
         hooks.IterationTimer(),
         ema,
         LRScheduler(scheduler=scheduler),

@@ -1,35 +1,29 @@
-"""From a command line to one or several processes: ``--num-gpus``, several machines, or torchrun."""
+"""From a command line to one or several processes: ``--num-gpus``, several machines, torchrun, or SLURM."""
 
 from __future__ import annotations
 
 import argparse
 import errno
-import os
 import sys
 from collections.abc import Callable, Sequence
-from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
-import torch.distributed as dist
 from detectron2.engine import default_argument_parser
-from detectron2.engine import launch as spawn
-from detectron2.utils import comm
-from torch.multiprocessing import ProcessExitedException
 
 from detrex.checkpoint import CheckpointError
 from detrex.config import ConfigError
 from detrex.data import BrokenImagesError
 
 from .faults import MachineError
-from .preemption import EXIT_PREEMPTED, Preempted, pass_signals_on
+from .preemption import EXIT_PREEMPTED, Preempted
+from .processes import EXIT_MACHINE, join_job, launched, leave, record_error, run_processes
 from .train import config_from_args, main
 
 __all__ = ["EXIT_CONFIG", "EXIT_MACHINE", "EXIT_NOT_FINITE", "EXIT_PREEMPTED", "build_parser", "run"]
 
 EXIT_CONFIG = 2
 EXIT_NOT_FINITE = 3
-EXIT_MACHINE = 5
 
 _DISK_ERRORS = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "EACCES")}
 
@@ -39,7 +33,11 @@ examples:
     %(prog)s --config-file CONFIG.py
   eight GPUs, a smaller learning rate, twelve epochs:
     %(prog)s --config-file CONFIG.py --num-gpus 8 optimizer.lr=5e-5 train.max_iter=12ep
-  under torchrun (with --num-gpus 0: on the CPU, over gloo):
+  two machines of eight GPUs (on the other one: --machine-rank 1):
+    %(prog)s --config-file CONFIG.py --num-gpus 8 --num-machines 2 --machine-rank 0 --dist-url tcp://MACHINE0:29500
+  two processes on the CPU:
+    %(prog)s --config-file CONFIG.py --num-gpus 2 train.device=cpu
+  under torchrun (with --num-gpus 0: on the CPU); tools/slurm_train.py is for SLURM:
     torchrun --nproc-per-node 2 %(prog)s --config-file CONFIG.py
   evaluate:
     %(prog)s --config-file CONFIG.py --eval-only train.init_checkpoint=output/model_final.pth
@@ -49,7 +47,7 @@ exit status:
   2  wrong command line, config, data or checkpoint
   3  a loss or gradient that is not finite
   4  stopped by SIGTERM or SIGUSR1, and saved: the same command with --resume goes on
-  5  memory, disk or a data worker failed: --resume goes on from the last checkpoint
+  5  memory, disk, a data worker or another process failed: --resume goes on from the last checkpoint
 """
 
 
@@ -78,6 +76,11 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="go on from the newest sound checkpoint in train.output_dir; without one, start. Also: --resume auto",
     )
+    parser.add_argument(
+        "--dist-url",
+        default="auto",
+        help="where the processes meet: tcp://host:port of machine 0; auto: a free port, on one machine",
+    )
     return parser
 
 
@@ -89,34 +92,38 @@ def run(argv: Sequence[str] | None = None, *, job: Callable[[argparse.Namespace]
         job: what each process calls with the arguments.
     """
     args = build_parser().parse_args(argv)
+    if launched():
+        _work(args, job)
     try:
-        if _under_torchrun():
-            return _guarded(_join_torchrun, args, job)
         cfg = config_from_args(args)  # wrong input shows once, before any process starts
+        if args.num_gpus <= 1 and args.num_machines == 1:
+            return _guarded(job, args)
         _check_gpus(args, cfg.train.device)
-    except (ConfigError, CheckpointError) as e:
-        return _report(e)
-    if args.num_gpus * args.num_machines <= 1:
-        return _guarded(job, args)
-    pass_signals_on()
-    try:
-        spawn(
-            _worker,
-            args.num_gpus,
+        return run_processes(
+            _work,
+            (args, job),
+            num_processes=max(args.num_gpus, 1),
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
-            args=(args, job),
         )
-    except ProcessExitedException as e:  # the worker has said why
-        return e.exit_code
-    return 0
+    except (ConfigError, CheckpointError) as e:
+        return _report(e)
 
 
-def _worker(args: argparse.Namespace, job: Callable[[argparse.Namespace], Any]) -> None:
-    status = _guarded(job, args)
-    if status:
-        sys.exit(status)
+def _work(args: argparse.Namespace, job: Callable[[argparse.Namespace], Any]) -> NoReturn:
+    """Be one process of several."""
+    try:
+        status = _guarded(_join, args, job)
+    except BaseException as e:
+        leave(1, e)
+    leave(status)
+
+
+def _join(args: argparse.Namespace, job: Callable[[argparse.Namespace], Any]) -> None:
+    cfg = config_from_args(args)
+    join_job(device=cfg.train.device, timeout=cfg.train.dist_timeout)
+    job(args)
 
 
 def _guarded(function: Callable[..., Any], *args: Any) -> int:
@@ -141,40 +148,19 @@ def _guarded(function: Callable[..., Any], *args: Any) -> int:
 
 def _report(error: Exception, status: int = EXIT_CONFIG) -> int:
     print(f"error: {error}", file=sys.stderr)
+    record_error(error)
     return status
 
 
 def _check_gpus(args: argparse.Namespace, device: str) -> None:
-    if args.num_machines == 1 and args.num_gpus <= 1:
+    if not 0 <= args.machine_rank < args.num_machines:
+        raise ConfigError(f"--machine-rank {args.machine_rank} is not one of --num-machines {args.num_machines}")
+    if device == "cpu":
         return
-    on_cpu = "Several processes on the CPU: torchrun --nproc-per-node N ... --num-gpus 0"
+    on_cpu = "For several processes on the CPU add train.device=cpu"
     if args.num_gpus > torch.cuda.device_count():
         raise ConfigError(
             f"--num-gpus {args.num_gpus}, but PyTorch sees {torch.cuda.device_count()} GPUs here. {on_cpu}"
         )
-    if args.num_gpus < 1 or torch.device(device if device != "auto" else "cuda").type != "cuda":
-        raise ConfigError(
-            f"--num-gpus {args.num_gpus} with train.device={device} on several machines or GPUs. {on_cpu}"
-        )
-
-
-def _under_torchrun() -> bool:
-    return {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys()
-
-
-def _join_torchrun(args: argparse.Namespace, job: Callable[[argparse.Namespace], Any]) -> None:
-    cfg = config_from_args(args)
-    on_gpu = torch.cuda.is_available() and cfg.train.device != "cpu"
-    if on_gpu:
-        local_rank = int(os.environ["LOCAL_RANK"])
-        if local_rank >= torch.cuda.device_count():
-            raise ConfigError(
-                f"local process {local_rank} has no GPU, there are {torch.cuda.device_count()}: lower --nproc-per-node"
-            )
-        torch.cuda.set_device(local_rank)
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(minutes=30))
-    try:
-        comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
-        job(args)
-    finally:
-        dist.destroy_process_group()
+    if torch.device(device if device != "auto" else "cuda").type != "cuda":
+        raise ConfigError(f"--num-gpus {args.num_gpus} with train.device={device}. {on_cpu}")

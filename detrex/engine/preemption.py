@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
@@ -16,12 +17,19 @@ import torch.distributed as dist
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-__all__ = ["EXIT_PREEMPTED", "Preempted", "StopOnSignal", "pass_signals_on"]
+__all__ = ["EXIT_PREEMPTED", "Preempted", "StopOnSignal", "passing_signals_on", "received_signals"]
 
 EXIT_PREEMPTED = 4
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 logger = logging.getLogger(__name__)
+
+_received: list[str] = []
+
+
+def received_signals() -> tuple[str, ...]:
+    """Names of the signals to stop that this process has had, in order."""
+    return tuple(_received)
 
 
 class Preempted(SystemExit):
@@ -56,12 +64,15 @@ class StopOnSignal(HookBase):
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self.received = signal.Signals(number).name
+        _received.append(self.received)
 
     def after_step(self) -> None:
         iteration, last = self.trainer.iter, self.trainer.max_iter - 1
         if not self._agreed() or iteration >= last:
             return
         self._save()
+        if self._group is not None:
+            dist.barrier(group=self._group)  # a launcher ends the others once one has left
         message = f"stopped by {self.received or 'a signal to another process'} after iteration {iteration}, saved"
         logger.warning(message)
         raise Preempted(f"{message}. Go on with --resume")
@@ -79,12 +90,27 @@ class StopOnSignal(HookBase):
         self._previous = {}
 
 
-def pass_signals_on() -> None:
-    """Have the process that only waits for others hand the signals on to them."""
+@contextlib.contextmanager
+def passing_signals_on(processes: Sequence[BaseProcess]) -> Iterator[None]:
+    """Have this process, which only waits for others, hand the signals to stop on to them; as before afterwards.
+
+    Args:
+        processes: may grow; those that have ended are left out.
+    """
 
     def hand_on(number: int, _: FrameType | None) -> None:
-        for process in multiprocessing.active_children():
-            os.kill(process.pid, number)
+        _received.append(signal.Signals(number).name)
+        for process in processes:
+            if process.exitcode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
 
-    for number in SIGNALS:
-        signal.signal(number, hand_on)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, hand_on) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

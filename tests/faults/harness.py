@@ -102,11 +102,37 @@ class Run:
 
 def run_two(config: Path, output: Path, *options: str) -> list[Run]:
     """A job of two processes on the CPU, as torchrun starts them."""
+    ranks = (partial(_be_one_of_two, rank, port) for port in [free_port()] for rank in range(2))
+    return [Run(config, output, "--num-gpus", "0", *options, prepare=join, rank=i) for i, join in enumerate(ranks)]
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    ranks = (partial(_be_one_of_two, rank, port) for rank in range(2))
-    return [Run(config, output, "--num-gpus", "0", *options, prepare=join, rank=i) for i, join in enumerate(ranks)]
+        return probe.getsockname()[1]
+
+
+def fork_processes() -> None:
+    """What ``--num-gpus`` starts is forked, which is quick, and safe as this process has one thread."""
+    from detrex.engine import processes
+
+    processes._CONTEXT = multiprocessing.get_context("fork")
+
+
+def use_torchrun() -> None:
+    """The command line is run by two processes that torchrun starts."""
+    from detrex.engine import launch
+
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    launch.run = _torchrun
+
+
+def _torchrun(argv: list[str]) -> int:
+    from torch.distributed.run import main
+
+    main(["--standalone", "--nproc-per-node=2", str(Path(__file__).parents[2] / "tools" / "train_net.py"), *argv])
+    return 0
 
 
 def _be_one_of_two(rank: int, port: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import torch
@@ -31,7 +32,7 @@ class Saboteur(StubDetector):
         nan_images: base names of images whose loss is NaN. nan_gradients: whose gradient alone is NaN.
         break_images: paths, relative to the images, of files that are cut off in training forward number ``at``.
         exhaust_memory: ask for more than there is in training forward number ``at``.
-        terminate_rank: the process that gets SIGTERM in training forward number ``at``.
+        fault: what happens to process ``rank`` in training forward number ``at``: "raise", "hang" or a signal's name.
         at: counted from 0 in this process.
     """
 
@@ -43,13 +44,14 @@ class Saboteur(StubDetector):
         nan_gradients: tuple[str, ...] = (),
         break_images: tuple[str, ...] = (),
         exhaust_memory: bool = False,
-        terminate_rank: int | None = None,
+        fault: str = "",
+        rank: int = 0,
         at: int = 0,
     ):
         super().__init__(num_classes=num_classes)
         self.norm = nn.Sequential(self.norm, nn.Dropout(0.2))
         self.nan_images, self.nan_gradients, self.break_images = set(nan_images), set(nan_gradients), break_images
-        self.exhaust_memory, self.terminate_rank, self.at = exhaust_memory, terminate_rank, at
+        self.exhaust_memory, self.fault, self.rank, self.at = exhaust_memory, fault, rank, at
 
     def _losses(self, boxes: Tensor, logits: Tensor, inputs: list[dict]) -> dict[str, Tensor]:
         names = {os.path.basename(x["file_name"]) for x in inputs}
@@ -59,14 +61,21 @@ class Saboteur(StubDetector):
                 path.write_bytes(path.read_bytes()[:100])
             if self.exhaust_memory:
                 torch.empty(2**50)
-            if self.terminate_rank == comm.get_rank():
-                os.kill(os.getpid(), signal.SIGTERM)
+            if self.fault and self.rank == comm.get_rank():
+                self._suffer()
         losses = super()._losses(boxes, logits, inputs)
         if names & self.nan_images:
             losses["loss_class"] = losses["loss_class"] * float("nan")
         if names & self.nan_gradients:
             losses["loss_bbox"] = Spoil.apply(losses["loss_bbox"])
         return losses
+
+    def _suffer(self) -> None:
+        if self.fault == "raise":
+            raise ValueError("the saboteur's error")
+        if self.fault == "hang":
+            time.sleep(1000)
+        os.kill(os.getpid(), getattr(signal, self.fault))
 
 
 CONFIG = """
