@@ -10,6 +10,7 @@ from __future__ import annotations
 import faulthandler
 import multiprocessing
 import os
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -74,5 +75,6 @@ def _run(
             status = 0
         except BaseException:
             traceback.print_exc(file=file)
+        sys.stdout.flush()
         file.flush()
         os._exit(status)

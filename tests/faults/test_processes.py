@@ -11,7 +11,6 @@ import harness
 import pytest
 from harness import Run, assert_same_run, run_two
 
-
 # One way to compute: which one is fastest may be measured differently in the next run.
 SAME = "train.accelerate.training=none"
 
