@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -156,6 +157,8 @@ def _check_gpus(args: argparse.Namespace, device: str) -> None:
     if not 0 <= args.machine_rank < args.num_machines:
         raise ConfigError(f"--machine-rank {args.machine_rank} is not one of --num-machines {args.num_machines}")
     if device == "cpu":
+        if args.num_gpus > (os.cpu_count() or 1):
+            raise ConfigError(f"--num-gpus {args.num_gpus} on the CPU, but this machine has {os.cpu_count()} cores")
         return
     on_cpu = "For several processes on the CPU add train.device=cpu"
     if args.num_gpus > torch.cuda.device_count():

@@ -71,3 +71,16 @@ def test_a_loss_that_is_not_finite_ends_the_job(tmp_path):
     assert process.returncode != 0
     assert "loss is not finite at iteration 2" in process.stderr
     assert not (tmp_path / "output" / "model_final.pth").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (["--machine-rank", "2"], "--machine-rank 2 is not one of --num-machines 2"),
+        (["--machine-rank", "0"], "--dist-url auto: give tcp://host:port, a port of machine 0"),
+        (["--dist-url", "file:///store"], "--dist-url file:///store: give tcp://host:port, a port of machine 0"),
+    ],
+)
+def test_a_place_that_does_not_fit_is_an_error(tmp_path, capsys, place, message):
+    assert run(["--config-file", str(write_config(tmp_path)), "--num-gpus", "1", "--num-machines", "2", *place]) == 2
+    assert f"error: {message}" in capsys.readouterr().err
