@@ -14,6 +14,9 @@ from .errors import CheckpointError
 __all__ = ["cause_on_disk", "check_archive_size", "is_archive", "replace_file", "verify_archive"]
 
 
+SLACK = 16 << 20  # bytes; other programs compress texts in their archives
+
+
 def replace_file(target: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Write a file whole or not at all, whenever the process or the machine dies."""
     temporary = Path(f"{target}.tmp")
@@ -51,17 +54,17 @@ def is_archive(path: Path) -> bool:
 
 
 def check_archive_size(path: Path) -> None:
-    """Refuse an archive that unpacks to more than its own size; ``torch.save`` compresses nothing. No entry is extracted.
+    """Refuse an archive that unpacks to far more than its own size; ``torch.save`` compresses nothing.
 
     Raises:
-        CheckpointError: it does, so a small file would fill the memory.
+        CheckpointError: it does: a small file could fill the memory.
     """
     if not is_archive(path):
         return
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
     size = path.stat().st_size
-    if unpacked > size:
+    if unpacked > size + SLACK:
         raise CheckpointError(
             f"checkpoint {path} has {size} bytes and unpacks to {unpacked}: torch.save writes no such file"
         )

@@ -120,9 +120,13 @@ def _wrap(data: Any, filename: str) -> dict[str, Any]:
 def _to_tensor(value: Any, name: str, filename: str) -> Tensor:
     if isinstance(value, Tensor):
         return value
-    if isinstance(value, (np.ndarray, np.number)) and value.dtype != object:
-        return torch.as_tensor(np.asarray(value))
-    raise CheckpointError(f"checkpoint {filename}: {name} is a {type(value).__name__}, not a tensor")
+    kind = type(value).__name__
+    if isinstance(value, (np.ndarray, np.number, np.bool_)):
+        try:
+            return torch.as_tensor(np.asarray(value))
+        except (TypeError, ValueError):  # an array of objects or of text
+            kind = f"{kind} of {value.dtype}"
+    raise CheckpointError(f"checkpoint {filename}: {name} is a {kind}, not a tensor")
 
 
 # --------------------------------------------------------------------------------------------------------- readers
@@ -141,9 +145,17 @@ def _read_safetensors(filename: str) -> Any:
     return {"model": state, **({"metadata": json.loads(texts["metadata"])} if "metadata" in texts else {})}
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Rebuilds numpy arrays and plain containers; any other global is refused."""
+_NO_BYTEARRAYS = {code: read for code, read in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]}
 
+
+class _ArrayUnpickler(pickle._Unpickler):
+    """Rebuilds numpy arrays and plain containers; any other global is refused.
+
+    Python's own unpickler and not C's, which allocates what a number in a file of twenty bytes asks for: for its table
+    of objects. For an array of bytes, both do; no weights have one.
+    """
+
+    dispatch = _NO_BYTEARRAYS
     _PLAIN = frozenset({("_codecs", "encode"), ("collections", "OrderedDict")})
 
     def find_class(self, module: str, name: str) -> Any:

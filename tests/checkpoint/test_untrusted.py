@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import pickle
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from detectron2.utils.file_io import PathManager
@@ -22,15 +25,15 @@ def weights(tmp_path):
 
 def test_an_archive_that_unpacks_to_more_than_it_is(weights, tmp_path):
     """A tensor's megabytes of zeros, deflated to some kilobytes; torch would inflate them."""
-    torch.save({"a": torch.zeros(1 << 20)}, weights)
+    torch.save({"a": torch.zeros(1 << 23)}, weights)
     bomb = tmp_path / "bomb.pth"
     with zipfile.ZipFile(weights) as source, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as target:
         for entry in source.infolist():
             target.writestr(entry.filename, source.read(entry))
-    assert bomb.stat().st_size < 20_000
-    with pytest.raises(CheckpointError, match=r"bomb\.pth has \d+ bytes and unpacks to 419\d+: torch\.save writes no"):
+    assert bomb.stat().st_size < 100_000
+    with pytest.raises(CheckpointError, match=r"bomb\.pth has \d+ bytes and unpacks to 335\d+: torch\.save writes no"):
         read_checkpoint(str(bomb))
-    assert read_checkpoint(str(weights))["model"]["a"].numel() == 1 << 20
+    assert read_checkpoint(str(weights))["model"]["a"].numel() == 1 << 23
 
 
 def test_nothing_is_extracted(weights, tmp_path):
@@ -41,6 +44,35 @@ def test_nothing_is_extracted(weights, tmp_path):
     with pytest.raises(CheckpointError, match="not in a subdirectory"):
         read_checkpoint(str(weights))
     assert sorted(tmp_path.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (b"\x80\x02}r\xff\xff\xff\x7f.", "Caffe2"),  # object number 2^31 - 1: C's unpickler makes room for as many
+        (b"\x80\x05\x96\x00\x00\x00\x00\x00\x01\x00\x00.", "cannot be read: KeyError"),  # 2^40 bytes
+    ],
+)
+def test_a_pickle_cannot_ask_for_memory(program, message, tmp_path):
+    (tmp_path / "weights.pkl").write_bytes(program)
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(str(tmp_path / "weights.pkl"))
+
+
+@pytest.mark.parametrize("array", [np.array(["text"]), np.array([None])], ids=lambda a: str(a.dtype))
+def test_arrays_that_are_no_tensors(array, tmp_path):
+    with open(tmp_path / "weights.pkl", "wb") as f:
+        pickle.dump({"model": {"a": array}}, f)
+    with pytest.raises(CheckpointError, match=r"weights\.pkl: a is a ndarray of .*, not a tensor|damaged"):
+        read_checkpoint(str(tmp_path / "weights.pkl"))
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b.safetensors", "/a.safetensors", 3])
+def test_an_index_names_files_beside_itself(name, tmp_path):
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(CheckpointError, match="names files outside its folder"):
+        read_checkpoint(str(index))
 
 
 @pytest.fixture
