@@ -23,6 +23,8 @@ train = {
     "warmup": 0,
     "eval_period": "1ep",  # 0: only after the last iteration
     "log_period": 20,
+    # On a terminal, a live line below the log: iteration, loss, AP, speed, time left, memory.
+    "progress_line": True,
     # period 0: only model_final.pth. best: the metric whose best weights are kept as model_best.pth; "": none.
     "checkpointer": {"period": "1ep", "max_to_keep": 5, "best": "bbox/AP"},
     # Parts that a process works through its share of a batch in, one after the other: less memory, the same update.
@@ -32,6 +34,8 @@ train = {
     # patience: end the run after so many evaluations in a row that have not raised checkpointer.best by more than
     # min_delta; 0 never does.
     "early_stopping": {"patience": 0, "min_delta": 0.0},
+    # At the end, a run as one HTML page: output_dir/report.html (tools/report.py).
+    "report": True,
     # Steps in a row whose loss or gradient is not finite that are skipped, their batches saved; one more is an error.
     "max_skips": 0,
     # Mixed precision: "bfloat16", or "float16" with loss scaling. Matching and losses stay in float32.

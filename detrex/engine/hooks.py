@@ -19,6 +19,7 @@ from detrex.checkpoint import Checkpointer
 from .early_stopping import EarlyStopping
 from .ema import ModelEMA
 from .preemption import StopOnSignal
+from .progress import ProgressLine
 from .schedule import Schedule
 from .watch import StallWatch
 from .writers import Writers
@@ -218,7 +219,7 @@ def build_hooks(
     Register them before a checkpoint is loaded, since it restores their state.
 
     Args:
-        cfg: for ``train.checkpointer``, ``ema``, ``early_stopping`` and ``output_dir``.
+        cfg: for ``train.checkpointer``, ``ema``, ``early_stopping``, ``progress_line`` and ``output_dir``.
         schedule: the run's durations. scheduler: multiplier of the learning rate.
         checkpointer: saves the run, and has the model. evaluate: from a model to metrics to record.
 
@@ -246,7 +247,12 @@ def build_hooks(
             patience=patience,
             min_delta=cfg.train.early_stopping.min_delta,
         )
+    progress = None
+    if cfg.train.progress_line:
+        batch_size = cfg.dataloader.train.total_batch_size
+        progress = ProgressLine(schedule.max_iter, batch_size, metric=options.best or "bbox/AP")
     return [
+        progress,
         StallWatch(cfg.train.dist_timeout),
         hooks.IterationTimer(),
         ema,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -95,6 +96,7 @@ def _rehearse(cfg: DictConfig) -> None:
     steps = cfg.train.fast_dev_run.max_iter
     cfg.train.max_iter, cfg.train.eval_period, cfg.train.log_period = steps, 0, 1
     cfg.train.warmup, cfg.train.checkpointer.period = 0, 0
+    cfg.train.report = False
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
@@ -130,7 +132,23 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     if args.eval_only:
         return do_eval(cfg, device=device)
     metadata = checkpoint_metadata(cfg, class_names=data.class_names, category_ids=category_ids(data.test_name))
-    return do_train(cfg, device=device, num_images=data.num_train_images, metadata=metadata, resume=args.resume)
+    results = do_train(cfg, device=device, num_images=data.num_train_images, metadata=metadata, resume=args.resume)
+    if cfg.train.report and comm.is_main_process():
+        _report(cfg.train.output_dir)
+    return results
+
+
+def _report(folder: str) -> None:
+    """Write the page of a run that has ended; whatever goes wrong, the run has its results."""
+    from .report import write_report  # with all that draws
+
+    start = time.perf_counter()
+    try:
+        write_report(folder)
+    except Exception:
+        logger.exception("The report cannot be written, the run is complete; to try again: tools/report.py %s", folder)
+    else:
+        logger.info("Report: %s, in %.1f s", os.path.join(folder, "report.html"), time.perf_counter() - start)
 
 
 def do_eval(cfg: DictConfig, *, device: torch.device) -> dict[str, Any]:

@@ -115,6 +115,7 @@ train.log_period = 2
 train.output_dir = {output!r}
 train.device = "cpu"
 train.seed = 7
+train.report = False
 """
 
 

@@ -62,6 +62,22 @@ def test_a_run_leaves_what_users_expect(config, tmp_path):
     assert metadata["config"]["model"]["num_classes"] == 2
 
 
+def test_a_run_ends_with_its_report(config, tmp_path):
+    train(config, "train.report=true", "train.max_iter=2", "train.eval_period=0")
+    page = (tmp_path / "output" / "report.html").read_text()
+    assert "Training curves" in page
+    assert re.search(r"Report: .*report\.html, in \d+\.\d s", (tmp_path / "output" / "log.txt").read_text())
+
+
+def test_a_report_that_fails_does_not_fail_the_run(config, tmp_path):
+    (tmp_path / "output" / "report.html").mkdir(parents=True)  # where the file should go
+    status = run(["--config-file", str(config), "train.report=true", "train.max_iter=2", "train.eval_period=0"])
+    assert status == 0
+    assert (tmp_path / "output" / "model_final.pth").is_file()
+    log = (tmp_path / "output" / "log.txt").read_text()
+    assert "The report cannot be written, the run is complete; to try again: tools/report.py" in log
+
+
 def test_eval_only_repeats_the_last_ap_to_all_digits(config, tmp_path):
     trained = train(config)
     weights_file = tmp_path / "output" / "model_final.pth"
