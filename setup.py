@@ -6,6 +6,7 @@ Everything else about the distribution is in pyproject.toml. Environment variabl
                          cpu, cuda: that part (cuda: both) has to be built, or the installation fails. off: nothing.
     DETREX_OPS_CUDA_ARCH "8.0;9.0": the architectures to compile for; default: all that the toolkit knows, 7.5 to 12.0
     CUDA_HOME, CXX       where the automatic choice is not the right one
+    CXXFLAGS, LDFLAGS    added to ours for the CPU part
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import importlib.util
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sysconfig
@@ -147,13 +148,18 @@ class BuildExtensions(build_ext):
         run_all(commands)
         files = [command[-1] for command in commands]
         shared = ["-undefined", "dynamic_lookup"] if platform.system() == "Darwin" else ["-Wl,--as-needed"]
-        run_all([[compiler, "-shared", *shared, "-o", str(target), *files, *libraries]])
+        run_all([[compiler, "-shared", *shared, *flags_of("LDFLAGS"), "-o", str(target), *files, *libraries]])
         return detail
+
+
+def flags_of(variable: str) -> list[str]:
+    """Further flags from the environment, which come after ours and so win."""
+    return shlex.split(os.environ.get(variable, ""))
 
 
 def cpu_commands(compiler: str, torch: Torch, objects: Path) -> list[list[str]]:
     """One compilation for each file; the kernels choose their instruction sets themselves."""
-    flags = ["-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast"]
+    flags = ["-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", *flags_of("CXXFLAGS")]
     if "clang" not in Path(compiler).name and platform.system() != "Darwin":
         flags.append("-Wno-psabi")
     kernels = [[compiler, *flags, "-c", str(path)] for path in sorted((SOURCES / "cpu").glob("*.cpp"))]
@@ -194,7 +200,7 @@ def architectures(nvcc: Path) -> list[str]:
 def binding_command(compiler: str, torch: Torch, part: str) -> list[str]:
     """The file that registers a part's operators, for the ABI that this torch offers."""
     abi = "stable" if torch.stable else "aten"
-    flags = ["-O2", "-std=c++17", "-fPIC", "-fvisibility=hidden", *torch_flags(torch)]
+    flags = ["-O2", "-std=c++17", "-fPIC", "-fvisibility=hidden", *flags_of("CXXFLAGS"), *torch_flags(torch)]
     return [compiler, *flags, "-c", str(SOURCES / f"binding_{part}_{abi}.cpp")]
 
 

@@ -23,12 +23,14 @@ def normalise_spatial_shapes(spatial_shapes: Sequence[Sequence[int]]) -> list[tu
             "read back from its device in every call. Pass [tuple(map.shape[-2:]) for map in feature_maps], or "
             "spatial_shapes.tolist() where nothing better is known."
         )
-    pairs = [tuple(shape) for shape in spatial_shapes]
+    pairs = [tuple(shape) if isinstance(shape, Sequence) else (shape,) for shape in spatial_shapes]
     if not pairs:
         raise ValueError("spatial_shapes is empty: at least one level is needed")
     for level, pair in enumerate(pairs):
         if len(pair) != 2:
             raise ValueError(f"spatial_shapes[{level}] must be (height, width), got {pair}")
+        if any(isinstance(size, (float, str, bytes)) or size is None for size in pair):
+            raise TypeError(f"spatial_shapes[{level}] must be ints, got {pair}")
         if pair[0] < 1 or pair[1] < 1:
             raise ValueError(f"spatial_shapes[{level}] must be positive, got {pair}")
     return pairs
@@ -40,6 +42,7 @@ def check_value(value: Tensor, shapes: list[tuple[int, int]]) -> None:
         raise ValueError(f"value must have shape (batch, tokens, heads, channels per head), got {tuple(value.shape)}")
     if value.dtype not in FLOATS:
         raise TypeError(f"value must be float32, float64, float16 or bfloat16, got {value.dtype}")
+    _check_dense("value", value)
     if value.shape[2] < 1 or value.shape[3] < 1:
         raise ValueError(f"value needs at least one head and one channel per head, got {tuple(value.shape)}")
     tokens = sum(height * width for height, width in shapes)
@@ -84,13 +87,19 @@ def check_reference_points(value: Tensor, levels: int, reference: Tensor, sample
 
 
 def check_like_value(value: Tensor, tensor: Tensor, name: str) -> None:
-    """The same device, and a dtype that can be combined with that of the value."""
+    """The same device, a dense layout, and a dtype that can be combined with that of the value."""
+    _check_dense(name, tensor)
     if tensor.device != value.device:
         raise ValueError(f"{name} is on {tensor.device}, but value is on {value.device}")
     wide = torch.float64 if value.dtype == torch.float64 else torch.float32
     if tensor.dtype not in (wide, value.dtype):
         allowed = str(wide) if wide == value.dtype else f"{wide} or {value.dtype}"
         raise TypeError(f"{name} must be {allowed} beside a value of {value.dtype}, got {tensor.dtype}")
+
+
+def _check_dense(name: str, tensor: Tensor) -> None:
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got {tensor.layout}: use {name}.to_dense()")
 
 
 def _check_axis(name: str, tensor: Tensor, axis: int, label: str, expected: int) -> None:

@@ -83,7 +83,9 @@ def shards_of(filename: str) -> list[str]:
         names = sorted(set(json.loads(Path(filename).read_text())["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as e:
         raise CheckpointError(f"checkpoint {filename} is no index of weights: {type(e).__name__}: {e}") from e
-    outside = [n for n in names if not isinstance(n, str) or n in ("", "..") or Path(n).name != n]
+    outside = [
+        n for n in names if not isinstance(n, str) or not n.isprintable() or n in ("", "..") or Path(n).name != n
+    ]
     if outside:
-        raise CheckpointError(f"checkpoint {filename} names files outside its folder: {outside}")
+        raise CheckpointError(f"checkpoint {filename} names files outside its folder: {outside!a}")
     return names

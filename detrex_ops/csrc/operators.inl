@@ -35,8 +35,10 @@ void require_consistent(const Tensor& value, const ShapeList& shapes, const std:
   require(levels >= 1 && samples.size(4) >= 1 && static_cast<int64_t>(shapes.size()) == 2 * levels, "wrong levels");
   int64_t tokens = 0;
   for (int64_t l = 0; l < levels; ++l) {
-    require(shapes[2 * l] >= 1 && shapes[2 * l + 1] >= 1, "an empty level");
-    tokens += shapes[2 * l] * shapes[2 * l + 1];
+    const int64_t height = shapes[2 * l], width = shapes[2 * l + 1];
+    require(height >= 1 && width >= 1, "an empty level");
+    require(height <= (value.size(1) - tokens) / width, "levels exceed the tokens of value");  // no product overflows
+    tokens += height * width;
   }
   require(tokens == value.size(1), "levels do not add up to the tokens of value");
   require_tensor(value, value.numel(), type, "value is not contiguous");

@@ -67,7 +67,7 @@ def test_arrays_that_are_no_tensors(array, tmp_path):
         read_checkpoint(str(tmp_path / "weights.pkl"))
 
 
-@pytest.mark.parametrize("name", ["", "..", "a/b.safetensors", "/a.safetensors", 3])
+@pytest.mark.parametrize("name", ["", "..", "a/b.safetensors", "/a.safetensors", "\ud800", "\0", 3])
 def test_an_index_names_files_beside_itself(name, tmp_path):
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": name}}))
