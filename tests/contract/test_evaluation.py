@@ -308,7 +308,8 @@ def test_inference_on_dataset(d2_log) -> None:
 def test_long_inference_reports_progress(d2_log, monkeypatch) -> None:
     # At most one report in five seconds; an earlier test may have had its own, by either clock.
     for clock in ("time", "monotonic"):
-        monkeypatch.setattr(time, clock, lambda later=getattr(time, clock)() + 1e3: later)
+        later = getattr(time, clock)() + 1e3
+        monkeypatch.setattr(time, clock, lambda later=later: later)
     inference_on_dataset(_Double(), [[i] for i in range(30)], _Counter("a"))
     assert any("Inference done 1" in r.getMessage() and "ETA=" in r.getMessage() for r in d2_log.records)
 
