@@ -5,10 +5,13 @@
 #   make lint             ruff
 #   make docs             the documentation site, in site/
 #   make bench            operator, training step and inference on this machine
+#   make fuzz [INPUTS=100000]   readers of annotations and checkpoints
+#   make compute-sanitizer      the operator's properties on its CUDA kernels, under NVIDIA's tool
 #   make clean            remove .venv and what was built
 
 PYTHON ?= python3
 SEED ?= 0
+INPUTS ?= 100000
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.installed
@@ -26,7 +29,7 @@ endif
 # A busy machine loses several-fold when idle OpenMP threads spin.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test lint docs bench install clean
+.PHONY: demo test lint docs bench install clean compute-sanitizer fuzz
 .DEFAULT_GOAL := test
 
 demo: $(READY)
@@ -48,6 +51,12 @@ bench: $(READY)
 	$(PY) benchmarks/operator.py --limits
 	$(PY) benchmarks/train_step.py
 	$(PY) benchmarks/inference.py
+
+compute-sanitizer: $(READY)
+	DETREX_OPS=cuda DETREX_TEST_SHARE=0.1 compute-sanitizer --error-exitcode 1 $(PY) -m pytest tests/ops/test_properties.py -k cuda
+
+fuzz: $(READY)
+	$(PY) -m tests.fuzz.fuzz --inputs $(INPUTS)
 
 install: $(READY)
 

@@ -1,0 +1,258 @@
+"""What is fuzzed: readers of annotations and checkpoints. An input is the bytes of one file of a small sound whole."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import pickle
+import random
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import save
+
+from detrex.checkpoint import CheckpointError, class_names, read_checkpoint
+from detrex.data import DatasetError, check_source, open_folder
+from detrex.data.findings import raise_errors, summarize
+
+from .mutations import TOKENS, VALUES, mutate_bytes, mutate_text, mutate_tree
+
+SIZE = (16, 12)  # width, height
+DOCUMENTED = (DatasetError, CheckpointError)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader and where its inputs come from.
+
+    Attributes:
+        prepare: writes the sound whole into an empty folder.
+        file: the file in it that an input replaces.
+        generate: an input.
+        read: reads the whole; anything but ``DOCUMENTED`` that it raises is a find.
+        weight: share of the inputs; a checkpoint is read several times faster than a data set.
+    """
+
+    prepare: Callable[[Path], None]
+    file: str
+    generate: Callable[[random.Random], bytes]
+    read: Callable[[Path], None]
+    weight: int = 1
+
+    def run(self, folder: Path, data: bytes) -> bool:
+        """Whether the input was read; False if one of our errors refused it."""
+        (folder / self.file).write_bytes(data)
+        try:
+            self.read(folder)
+        except DOCUMENTED as error:
+            str(error).encode()  # a message that no log or terminal can hold is a find
+            return False
+        return True
+
+
+# ------------------------------------------------------------------------------------------------------ data sets
+def coco_tree() -> dict:
+    box = {"category_id": 1, "iscrowd": 0, "area": 12.0}
+    return {
+        "images": [{"id": i, "file_name": f"{i}.png", "width": SIZE[0], "height": SIZE[1]} for i in (1, 2)],
+        "annotations": [{"id": i, "image_id": 1 + i % 2, "bbox": [i, 1, 3, 4], **box} for i in (1, 2, 3)],
+        "categories": [{"id": 1, "name": "cat", "supercategory": "none"}, {"id": 2, "name": "dog"}],
+    }
+
+
+YAML_TREE = {"train": "images/train", "val": "images/val", "nc": 2, "names": ["cat", "dog"], "path": "."}
+LABELS = "0 0.5 0.5 0.25 0.25\n1 0.4 0.5 0.2 0.5\n1 0.1 0.1 0.9 0.1 0.9 0.9\n"
+XML = (
+    f"<annotation><filename>1.png</filename><size><width>{SIZE[0]}</width><height>{SIZE[1]}</height></size>"
+    "<object><name>cat</name><bndbox><xmin>2</xmin><ymin>2</ymin><xmax>8</xmax><ymax>9</ymax></bndbox></object>"
+    "<object><name>dog</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>3</xmax><ymax>4</ymax></bndbox></object>"
+    "</annotation>"
+)
+
+
+def images(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for number in (1, 2):
+        Image.new("RGB", SIZE, (number, 0, 0)).save(folder / f"{number}.png")
+
+
+def prepare_coco(folder: Path) -> None:
+    images(folder / "images")
+    (folder / "annotations").mkdir()
+    for split in ("train", "val"):
+        (folder / f"annotations/instances_{split}.json").write_text(json.dumps(coco_tree()))
+
+
+def prepare_yolo(folder: Path) -> None:
+    for split in ("train", "val"):
+        images(folder / "images" / split)
+        (folder / "labels" / split).mkdir(parents=True)
+        (folder / "labels" / split / "1.txt").write_text(LABELS)
+    (folder / "data.yaml").write_text(yaml.safe_dump(YAML_TREE))
+
+
+def prepare_voc(folder: Path) -> None:
+    images(folder / "JPEGImages")
+    for name in ("Annotations", "ImageSets/Main"):
+        (folder / name).mkdir(parents=True)
+    for number in (1, 2):
+        (folder / f"Annotations/{number}.xml").write_text(XML.replace("1.png", f"{number}.png"))
+    for split in ("train", "val"):
+        (folder / f"ImageSets/Main/{split}.txt").write_text("1\n2\n")
+
+
+def read_data(folder: Path) -> None:
+    checked = check_source(open_folder(str(folder)))
+    "\n".join(summarize(checked.findings)).encode()
+    raise_errors(str(folder), checked.findings)
+
+
+def encoded(text: str, rng: random.Random) -> bytes:
+    return text.encode(rng.choice(("utf-8",) * 8 + ("utf-16", "utf-8-sig")), errors="surrogatepass")
+
+
+def sometimes_damaged(data: bytes, rng: random.Random) -> bytes:
+    return mutate_bytes(data, rng) if rng.random() < 0.3 else data
+
+
+def coco_input(rng: random.Random) -> bytes:
+    tree = mutate_tree(coco_tree(), rng)
+    try:
+        text = json.dumps(tree, ensure_ascii=rng.random() < 0.5, default=lambda value: None, skipkeys=True)
+    except (TypeError, ValueError):  # keys or numbers that json cannot hold
+        text = repr(tree)[:10_000]
+    return sometimes_damaged(encoded(text, rng), rng)
+
+
+def yaml_input(rng: random.Random) -> bytes:
+    tree = mutate_tree(YAML_TREE, rng)
+    try:
+        text = yaml.safe_dump(tree, sort_keys=rng.random() < 0.5, default_flow_style=rng.random() < 0.3)
+    except (yaml.YAMLError, TypeError, ValueError):
+        text = repr(tree)[:10_000]
+    if rng.random() < 0.3:
+        text = mutate_text(text, rng)
+    return sometimes_damaged(encoded(text, rng), rng)
+
+
+def text_input(text: str, rng: random.Random) -> bytes:
+    return sometimes_damaged(encoded(mutate_text(text, rng), rng), rng)
+
+
+def xml_input(rng: random.Random) -> bytes:
+    tree = ElementTree.fromstring(XML)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        parents = [element for element in tree.iter() if len(element)]
+        parent = rng.choice(parents)
+        child = rng.choice(list(parent))
+        match rng.randrange(5):
+            case 0 | 1:
+                child.text = rng.choice((*TOKENS, *(str(v)[:5000] for v in VALUES if not isinstance(v, int))))
+            case 2:
+                parent.remove(child)
+                if not any(len(element) for element in tree.iter()):
+                    break
+            case 3:
+                parent.append(child)
+            case 4:
+                child.tag = rng.choice(("object", "name", "bndbox", "xmin", "size", "filename", "x"))
+    text = ElementTree.tostring(tree, encoding="unicode")
+    if rng.random() < 0.1:
+        entities = '<!DOCTYPE a [<!ENTITY e SYSTEM "file:///etc/passwd"><!ENTITY b "&e;&e;">]>'
+        text = entities + text.replace("cat", "&b;")
+    if rng.random() < 0.2:
+        text = mutate_text(text.replace("><", "> <"), rng)
+    return sometimes_damaged(encoded(text, rng), rng)
+
+
+# ---------------------------------------------------------------------------------------------------- checkpoints
+STATE = {"model": {"a.weight": [1.0, 2.0], "b": [3.0]}, "iteration": 3, "metadata": {"class_names": ["cat", "dog"]}}
+
+
+def checkpoint_tree(rng: random.Random, leaf: Callable) -> object:
+    """Values of all kinds under the keys of a checkpoint, tensors among them."""
+    tree = {**STATE, "model": {name: leaf(values) for name, values in STATE["model"].items()}}
+    return mutate_tree(tree, rng) if rng.random() < 0.7 else tree
+
+
+@functools.cache
+def sound(kind: str) -> bytes:
+    """A checkpoint without damage."""
+    tensors = {name: torch.tensor(values) for name, values in STATE["model"].items()}
+    return save(tensors) if kind == "safetensors" else b""
+
+
+def torch_input(rng: random.Random) -> bytes:
+    memory = io.BytesIO()
+    tree = checkpoint_tree(rng, torch.tensor)
+    torch.save(tree, memory, _use_new_zipfile_serialization=rng.random() < 0.7)
+    data = memory.getvalue()
+    if rng.random() < 0.5 and data[:2] == b"PK":  # damage within the archive, under sound checksums
+        memory = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(memory, "w") as target:
+            for entry in source.infolist():
+                body = source.read(entry)
+                target.writestr(entry.filename, mutate_bytes(body, rng) if rng.random() < 0.5 else body)
+        return memory.getvalue()
+    return mutate_bytes(data, rng) if rng.random() < 0.6 else data
+
+
+def pickle_input(rng: random.Random) -> bytes:
+    tree = checkpoint_tree(rng, lambda values: np.array(values).astype(rng.choice(("f4", "f4", "i8", "O", "U3", "c8"))))
+    data = pickle.dumps(tree, protocol=rng.randrange(6))
+    return mutate_bytes(data, rng) if rng.random() < 0.7 else data
+
+
+def safetensors_input(rng: random.Random) -> bytes:
+    data = sound("safetensors")
+    length = int.from_bytes(data[:8], "little")
+    header = mutate_tree({**json.loads(data[8 : 8 + length]), "__metadata__": {"metadata": '{"class_names": []}'}}, rng)
+    text = json.dumps(header, default=lambda value: None, skipkeys=True).encode()
+    if rng.random() < 0.8:
+        data = len(text).to_bytes(8, "little") + text + data[8 + length :]
+    return sometimes_damaged(data, rng)
+
+
+def index_input(rng: random.Random) -> bytes:
+    tree = mutate_tree({"metadata": {}, "weight_map": {"a": "part.safetensors", "b": "part.safetensors"}}, rng)
+    try:
+        return sometimes_damaged(json.dumps(tree, default=lambda value: None, skipkeys=True).encode(), rng)
+    except ValueError:
+        return repr(tree).encode(errors="replace")[:10_000]
+
+
+def read_weights(name: str) -> Callable[[Path], None]:
+    def read(folder: Path) -> None:
+        checkpoint = read_checkpoint(str(folder / name))
+        assert all(isinstance(value, torch.Tensor) for value in checkpoint["model"].values())
+        assert all(isinstance(name, str) for name in class_names(checkpoint))
+
+    return read
+
+
+def checkpoint(name: str, generate: Callable[[random.Random], bytes]) -> Target:
+    def prepare(folder: Path) -> None:
+        (folder / "part.safetensors").write_bytes(sound("safetensors"))
+
+    return Target(prepare, name, generate, read_weights(name), weight=4)
+
+
+TARGETS = {
+    "coco": Target(prepare_coco, "annotations/instances_train.json", coco_input, read_data),
+    "yolo_yaml": Target(prepare_yolo, "data.yaml", yaml_input, read_data),
+    "yolo_labels": Target(prepare_yolo, "labels/train/1.txt", functools.partial(text_input, LABELS), read_data),
+    "voc_xml": Target(prepare_voc, "Annotations/1.xml", xml_input, read_data),
+    "voc_list": Target(prepare_voc, "ImageSets/Main/train.txt", functools.partial(text_input, "1\n2\n"), read_data),
+    "torch": checkpoint("weights.pth", torch_input),
+    "pickle": checkpoint("weights.pkl", pickle_input),
+    "safetensors": checkpoint("weights.safetensors", safetensors_input),
+    "index": checkpoint("model.safetensors.index.json", index_input),
+}
