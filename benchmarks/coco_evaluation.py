@@ -8,13 +8,14 @@ after parsing. Objects are about COCO's: 7 an image, 80 classes, 1% crowds. Both
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 
 if __name__ == "__main__":  # without this folder, in which operator.py would hide the standard library's module
     sys.path.pop(0)
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import argparse
 
 import numpy as np
 import torch
