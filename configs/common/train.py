@@ -46,6 +46,13 @@ train = {
     "accelerate": {"training": "all", "evaluation": "all", "keep_freed_memory": True},
     # Arguments of torch's DistributedDataParallel.
     "ddp": {"broadcast_buffers": False, "find_unused_parameters": False, "fp16_compression": False},
+    # FSDP2 instead of DistributedDataParallel: weights, gradients and optimizer state are spread over the processes.
+    # Each module of these classes is gathered when it computes. Checkpoints are the same; not with float16 or ema.
+    "fsdp": {
+        "enabled": False,
+        # Blocks of Swin: upstream's name and detectron2_lite's.
+        "units": ["SwinTransformerBlock", "Block", "DeformableEncoderLayer", "DeformableDecoderLayer"],
+    },
     # Seconds after which a job of several processes that stands still is brought down, and the process named that did
     # not go on. Longer than the longest wait for another one: an evaluation's end, a checkpoint, a slow data set.
     "dist_timeout": 1800,

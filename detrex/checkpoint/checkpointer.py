@@ -17,6 +17,7 @@ from .disk import cause_on_disk, is_archive, replace_file, verify_archive
 from .errors import CheckpointError
 from .files import read_checkpoint, resolve_checkpoint
 from .matching import LoadReport, match_state
+from .sharded import is_spread, like, whole
 
 __all__ = ["Checkpointer"]
 
@@ -143,7 +144,7 @@ class Checkpointer(DetectionCheckpointer):
             self.tag_last_checkpoint(f"{name}.pth")
 
     def save_weights(self, name: str, *, ema: nn.Module | None = None, **kwargs: Any) -> None:
-        """Write the model alone to ``<name>.pth``, which is not tagged and never resumed from.
+        """Write the model alone to ``<name>.pth``, which is not tagged and never resumed from; called by all processes.
 
         With ``ema``, the model with averaged weights, that is written instead, to ``<name>_ema.pth``.
         """
@@ -153,6 +154,8 @@ class Checkpointer(DetectionCheckpointer):
             self._write(f"{name}_ema", {"model": ema.state_dict(), "weights": "ema", **kwargs})
 
     def _write(self, name: str, data: dict[str, Any]) -> bool:
+        if is_spread(self.model):
+            data = whole(data)
         if not self.save_dir or not self.save_to_disk:
             return False
         if self.metadata is not None:
@@ -203,7 +206,8 @@ class Checkpointer(DetectionCheckpointer):
             raise CheckpointError(
                 f"checkpoint {filename} does not fit the model:\n  {report.describe()}\n  {report.suggestion()}"
             )
-        self.model.load_state_dict(assigned, strict=False)
+        own = self.model.state_dict()
+        self.model.load_state_dict({name: like(value, own[name]) for name, value in assigned.items()}, strict=False)
         log = self.logger.info if report.complete else self.logger.warning
         kind = {"raw": " (raw weights)", "ema": " (EMA weights)"}.get(checkpoint.get("weights"), "")
         log("Checkpoint %s%s: %s", filename, kind, report.describe())

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from detectron2.utils import comm
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from detrex.data.random_state import random_state, set_random_state
@@ -146,6 +147,8 @@ def locate_non_finite(
         model: in training mode; neither it nor the random generators change.
         parts: what the step worked on, one after the other. context: around the forward pass, such as autocast.
     """
+    if isinstance(model, FSDPModule):
+        return "unknown, for the model is spread over processes (train.fsdp)"
     before = random_state()
     model = model.module if isinstance(model, DistributedDataParallel) else model
     try:

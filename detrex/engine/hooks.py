@@ -182,21 +182,22 @@ class Evaluation(HookBase):
             metrics = {}
         self.trainer.storage.put_scalars(**metrics, smoothing_hint=False)
         self.evaluated, self.metrics = iteration, metrics
-        if self._metric and comm.is_main_process():
-            self._keep_best(metrics, iteration)
+        if self._metric and comm.all_gather(comm.is_main_process() and self._is_best(metrics, iteration))[0]:
+            ema = None if self._ema is None else self._ema.model
+            best = {self._metric: metrics.get(self._metric)}
+            self._checkpointer.save_weights("model_best", ema=ema, iteration=iteration, metrics=best)
         comm.synchronize()  # the others would wait for the first one's best weights inside the next step
 
-    def _keep_best(self, metrics: Mapping[str, float], iteration: int) -> None:
+    def _is_best(self, metrics: Mapping[str, float], iteration: int) -> bool:
         value = metrics.get(self._metric)
         if value is None:
             logger.warning("train.checkpointer.best: the evaluation gave no %s", self._metric)
-            return
+            return False
         if self._best is not None and value <= self._best[0]:
             logger.info("%s %.4f; the best is %.4f of iteration %d", self._metric, value, *self._best)
-            return
+            return False
         self._best = (value, iteration)
-        ema = None if self._ema is None else self._ema.model
-        self._checkpointer.save_weights("model_best", ema=ema, iteration=iteration, metrics={self._metric: value})
+        return True
 
     def state_dict(self) -> dict[str, Any]:
         return {"evaluated": self.evaluated, "best": self._best}

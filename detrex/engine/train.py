@@ -37,6 +37,7 @@ from .hooks import build_hooks
 from .optim import build_optimizer
 from .schedule import describe_lr, resolve_durations
 from .setup import check_batch_size, resolved_yaml, setup_run
+from .sharding import shard, whole_copy
 from .trainer import Trainer
 
 __all__ = ["config_from_args", "do_eval", "do_train", "main"]
@@ -183,9 +184,13 @@ def do_train(
     model = _build(cfg, "model").to(device)
     _log_size(model)
     levers = TrainingLevers(model, parse_levers(cfg.train.accelerate.training, TRAINING_LEVERS))
+    if cfg.train.fsdp.enabled:
+        _check_fsdp(cfg)
+        shard(model, cfg.train.fsdp.units, device=device)  # before the optimizer, whose parameters these become
     optimizer = build_optimizer(cfg, model)
     loader = _build(cfg, "dataloader.train")
-    model = _distribute(model, device, cfg.train.ddp)
+    if not cfg.train.fsdp.enabled:
+        model = _distribute(model, device, cfg.train.ddp)
     trainer = Trainer(
         model,
         loader,
@@ -211,6 +216,8 @@ def do_train(
 
     def evaluate_and_remember(evaluated: nn.Module) -> Mapping[str, float]:
         last.clear()
+        if cfg.train.fsdp.enabled:
+            evaluated = whole_copy(evaluated, lambda: _build(cfg, "model").to(device))
         last.update(evaluate(cfg, evaluated))
         return finite_scalars(last)
 
@@ -254,6 +261,13 @@ def _resume_or_load(checkpointer: Checkpointer, trainer: Trainer, path: str, *, 
             restored,
         )
     return trainer.iter + 1
+
+
+def _check_fsdp(cfg: DictConfig) -> None:
+    if cfg.train.amp.enabled and cfg.train.amp.dtype == "float16":
+        raise ConfigError('train.fsdp: loss scaling is not supported, use train.amp.dtype="bfloat16"')
+    if cfg.train.ema.enabled:
+        raise ConfigError("train.fsdp and train.ema do not go together")
 
 
 def _distribute(model: nn.Module, device: torch.device, ddp: DictConfig) -> nn.Module:

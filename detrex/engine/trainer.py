@@ -12,8 +12,10 @@ import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from detrex.checkpoint.sharded import shard_optimizer_state
 from detrex.config_check import ConfigError
 from detrex.data.random_state import random_state, set_random_state
 
@@ -137,8 +139,10 @@ class Trainer(SimpleTrainer):
         """Unscale the gradients, and clip them if so configured; their norm before that."""
         self.scaler.unscale_(self.optimizer)
         if self.clip_grad is not None:
-            return nn.utils.clip_grad_norm_(self._parameters, **self.clip_grad)
-        return nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+            norm = nn.utils.clip_grad_norm_(self._parameters, **self.clip_grad)
+        else:
+            norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def _may_update(self, values: Mapping[str, float], data: Batch) -> bool:
         """Whether all is finite; counts, reports and at last refuses steps that are not."""
@@ -216,6 +220,7 @@ class Trainer(SimpleTrainer):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Inverse of :meth:`state_dict`; a run may change its precision and its number of processes when it resumes."""
         super().load_state_dict(state_dict)
+        shard_optimizer_state(self.optimizer)
         if self.scaler.is_enabled() and "grad_scaler" in state_dict:
             self.scaler.load_state_dict(state_dict["grad_scaler"])
         if "processes" not in state_dict:
@@ -244,7 +249,8 @@ class Trainer(SimpleTrainer):
 
     def _layers(self) -> dict[str, int]:
         model = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
-        return dict(Counter(type(module).__qualname__ for module in model.modules()))
+        names = (type(module).__qualname__.removeprefix("FSDP") for module in model.modules())  # as without FSDP2
+        return dict(Counter(names))
 
     def _own_state(self) -> Mapping[str, Any] | None:
         """What this process saved of itself, if the run has as many processes as then."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -31,8 +32,11 @@ def truncate(path: Path) -> None:
 
 
 def flip_bit(path: Path) -> None:
+    """Within the largest entry, for the bytes between entries mean nothing."""
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 4
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.read(max(archive.infolist(), key=lambda info: info.file_size))
+    data[data.index(entry) + len(entry) // 2] ^= 4
     path.write_bytes(data)
 
 

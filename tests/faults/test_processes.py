@@ -71,6 +71,19 @@ def test_two_machines_are_the_same_run(config, undisturbed_two, tmp_path):
     assert_same_run(output, undisturbed_two)
 
 
+def test_a_sharded_run_is_the_same_up_to_rounding_and_goes_on_without(config, undisturbed_two, tmp_path):
+    output, fsdp = tmp_path / "output", ("train.fsdp.enabled=true", "train.fsdp.units=[Linear]")
+    launch_two("num-gpus", config, output, "model.fault=SIGKILL", "model.at=30", *fsdp).finish(5)
+    launch_two("num-gpus", config, output, "--resume").finish()
+    a, b = (harness.checkpoint(path) for path in (output, undisturbed_two))
+    assert a.keys() == b.keys()
+    assert list(a["model"]) == list(b["model"])
+    rows, expected = harness.metrics(output), harness.metrics(undisturbed_two)
+    assert [row.keys() for row in rows] == [row.keys() for row in expected]
+    losses, of_ddp = ([row["total_loss"] for row in these if "total_loss" in row] for these in (rows, expected))
+    assert losses == pytest.approx(of_ddp, rel=1e-4)
+
+
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 @pytest.mark.parametrize("fault", ["raise", "SIGKILL", "hang"])
 def test_a_process_that_fails_brings_the_job_down_and_is_named(config, tmp_path, launcher, fault):
