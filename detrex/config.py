@@ -163,6 +163,8 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def _parse(text: str) -> Override:
+    if text.startswith("-"):
+        raise ConfigError(f"{text!r} is an option: options stand before the overrides")
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException as e:

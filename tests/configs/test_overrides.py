@@ -86,6 +86,7 @@ def test_unknown_keys(cfg, override, message):
     ("override", "message"),
     [
         ("optimizer.lr", "Write key=value"),
+        ("--eval-only", "'--eval-only' is an option: options stand before the overrides"),
         ("train.output_dir=a=b", "needs quotes"),
         ("optimizer.lr=1,2", "write a list as [a,b]"),
         ("optimizer=3", "would replace a whole section by a value; its keys are optimizer.params, optimizer.lr"),
