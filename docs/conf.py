@@ -63,8 +63,8 @@ def tool_section(path: Path) -> str:
     spec = importlib.util.spec_from_file_location(f"tool_{path.stem}", path)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    main = getattr(tool, "main", None) or tool.run
-    parser = main.__globals__["build_parser"]()
+    scopes = [vars(tool), *(getattr(value, "__globals__", {}) for value in vars(tool).values())]
+    parser = next(scope["build_parser"] for scope in scopes if "build_parser" in scope)()
     parser.prog = f"tools/{path.name}"
     return f"## tools/{path.name}\n\n```text\n{parser.format_help()}```\n"
 

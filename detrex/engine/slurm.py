@@ -12,12 +12,12 @@ from typing import Any
 
 from detrex.config import ConfigError
 
-from .launch import build_parser, run
+from . import launch
 from .preemption import EXIT_PREEMPTED, received_signals
 from .processes import EXIT_MACHINE
 from .train import config_from_args
 
-__all__ = ["SlurmTraining", "submit"]
+__all__ = ["SlurmTraining", "build_parser", "submit"]
 
 _INSTALL = "tools/slurm_train.py needs submitit: pip install 'detrex[slurm]'"
 
@@ -54,7 +54,7 @@ class SlurmTraining:
         return [*place, *self.arguments]
 
     def __call__(self) -> None:
-        status = run(self.command_line(_submitit().JobEnvironment()))
+        status = launch.run(self.command_line(_submitit().JobEnvironment()))
         if status in (EXIT_PREEMPTED, EXIT_MACHINE) and "SIGUSR1" in received_signals():
             signal.raise_signal(signal.SIGUSR1)  # to submitit's handler, which calls checkpoint() and requeues
         if status:
@@ -65,15 +65,8 @@ class SlurmTraining:
         return _submitit().helpers.DelayedSubmission(self)
 
 
-def submit(argv: Sequence[str] | None = None) -> Any:
-    """Submit a training; the ``submitit.Job``.
-
-    Args:
-        argv: options of this command, then those of ``tools/train_net.py``; None takes the process's own.
-
-    Raises:
-        ConfigError: submitit is not installed, or anything wrong with the training's command line.
-    """
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command; those of ``tools/train_net.py`` follow them."""
     parser = argparse.ArgumentParser(
         description="Submit tools/train_net.py, whose options follow, as a SLURM job that is requeued when preempted.",
         epilog="example: %(prog)s --nodes 2 --partition gpu --time 1440 --config-file CONFIG.py --num-gpus 8",
@@ -89,8 +82,20 @@ def submit(argv: Sequence[str] | None = None) -> Any:
     parser.add_argument("--name", default="detrex")
     parser.add_argument("--slurm", action="append", default=[], metavar="KEY=VALUE", help="of sbatch, e.g. account=lab")
     parser.add_argument("--cluster", default="slurm", choices=["slurm", "local"], help="local: on this machine, to try")
-    options, arguments = parser.parse_known_args(argv)
-    training = build_parser().parse_args(arguments)
+    return parser
+
+
+def submit(argv: Sequence[str] | None = None) -> Any:
+    """Submit a training; the ``submitit.Job``.
+
+    Args:
+        argv: options of this command, then those of ``tools/train_net.py``; None takes the process's own.
+
+    Raises:
+        ConfigError: submitit is not installed, or anything wrong with the training's command line.
+    """
+    options, arguments = build_parser().parse_known_args(argv)
+    training = launch.build_parser().parse_args(arguments)
     cfg = config_from_args(training)
     submitit = _submitit()
     root = str(Path(__file__).resolve().parents[2])  # for a source tree that is not installed

@@ -62,7 +62,10 @@ def config_from_args(args: argparse.Namespace) -> DictConfig:
         raise ConfigError(f"{args.config_file} does not define {', '.join(absent)}: it is not the config of a run")
     validate_config(cfg)
     # What the file leaves out of train has its default, also in a file that is older than the key.
+    missing = OmegaConf.missing_keys(cfg.train)  # by their names in cfg
     cfg.train = OmegaConf.merge(get_config("common/train.py").train, cfg.train)
+    for key in missing:  # merging takes the default for ???
+        OmegaConf.update(cfg, key, "???")
     if not original:
         apply_overrides(cfg, args.opts)
     if args.num_gpus == 0:

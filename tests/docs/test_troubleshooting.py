@@ -127,6 +127,12 @@ def _(lab):
     return lab.train("optimizer.lrr=1e-4")
 
 
+@error("A value that is still to be given")
+def _(lab):
+    lab.config.write_text(lab.config.read_text() + "\ntrain.init_checkpoint = '???'\n")
+    return lab.train()
+
+
 @error("An option after the overrides")
 def _(lab):
     return lab.train("train.output_dir=output/mine", "--eval-only")
@@ -240,7 +246,7 @@ def words(text: str) -> str:
 
 def test_every_error_on_the_page_is_made_here():
     assert re.findall(r"^### (.+)$", PAGE, re.MULTILINE) == list(TRIGGERS)
-    assert len(TRIGGERS) == 24
+    assert len(TRIGGERS) == 25
 
 
 @pytest.mark.parametrize("title", TRIGGERS)
