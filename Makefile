@@ -6,6 +6,7 @@
 #   make docs             the documentation site, in site/
 #   make bench            operator, training step and inference on this machine
 #   make fuzz [INPUTS=100000]   readers of annotations and checkpoints
+#   make sanitize              the operator's tests on CPU kernels with AddressSanitizer and UndefinedBehaviorSanitizer
 #   make compute-sanitizer      the operator's properties on its CUDA kernels, under NVIDIA's tool
 #   make clean            remove .venv and what was built
 
@@ -29,7 +30,7 @@ endif
 # A busy machine loses several-fold when idle OpenMP threads spin.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test lint docs bench install clean compute-sanitizer fuzz
+.PHONY: demo test lint docs bench install clean sanitize compute-sanitizer fuzz
 .DEFAULT_GOAL := test
 
 demo: $(READY)
@@ -51,6 +52,9 @@ bench: $(READY)
 	$(PY) benchmarks/operator.py --limits
 	$(PY) benchmarks/train_step.py
 	$(PY) benchmarks/inference.py
+
+sanitize: $(READY)
+	DETREX_TEST_SHARE=0.1 $(PY) tests/ops/sanitized.py
 
 compute-sanitizer: $(READY)
 	DETREX_OPS=cuda DETREX_TEST_SHARE=0.1 compute-sanitizer --error-exitcode 1 $(PY) -m pytest tests/ops/test_properties.py -k cuda
