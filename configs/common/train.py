@@ -27,6 +27,12 @@ train = {
     "progress_line": True,
     # period 0: only model_final.pth. best: the metric whose best weights are kept as model_best.pth; "": none.
     "checkpointer": {"period": "1ep", "max_to_keep": 5, "best": "bbox/AP"},
+    # The batch that optimizer.lr goes with, and how it follows the run's: "none" (not at all), "linear" or "sqrt".
+    "lr_scaling": {"rule": "none", "base_batch_size": 16},
+    # Before the first step, one of the largest size that the config can produce; logs its peak memory.
+    "dry_run": False,
+    # For dataloader.train.total_batch_size=auto, in one process: the largest batch; on a CPU, the process's memory.
+    "auto_batch_size": {"max": 64, "cpu_memory_gib": 4.0},
     # Parts that a process works through its share of a batch in, one after the other: less memory, the same update.
     "accumulate": 1,
     # An exponential moving average of the weights. It is what evaluations see, and is saved as *_ema.pth.

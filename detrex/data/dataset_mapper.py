@@ -96,6 +96,12 @@ class DetrDatasetMapper:
             record["instances"] = self._instances(annotations, transforms, augmented.image.shape[:2], record)
         return record
 
+    @property
+    def chains(self) -> list[Sequence[T.Augmentation]]:
+        """The augmentations that a sample may take, each in order."""
+        both = [self.plain, self.with_crop] if self.is_train else [self.plain]
+        return [chain.augs for chain in both if chain is not None]
+
     def _chain(self) -> T.AugmentationList:
         if not self.is_train or self.with_crop is None:
             return self.plain

@@ -96,6 +96,7 @@ class TrainLoader:
     """Endless batches of this process, each a list of samples; see :func:`build_train_loader`.
 
     Attributes:
+        records, mapper: of the data set, and to a sample. batch_size: of this process.
         broken_images: files that could not be read so far, with the reason.
     """
 
@@ -111,8 +112,9 @@ class TrainLoader:
         seed: int,
         **loader: Any,
     ):
+        self.records, self.mapper, self.batch_size = records, mapper, batch_size
         self._samples = _Samples(records, mapper, int(seed))
-        self._sampler, self._batch_size, self._wide, self._loader = sampler, batch_size, wide, loader
+        self._sampler, self._wide, self._loader = sampler, wide, loader
         self._max_broken_images = max_broken_images
         self._position = 0  # batches that were taken out
         self.broken_images: dict[str, str] = {}
@@ -139,14 +141,14 @@ class TrainLoader:
         )
         stream = zip(itertools.count(comm.get_rank(), comm.get_world_size()), indices, strict=False)
         if self._wide is None:
-            while len(batch := list(itertools.islice(stream, self._batch_size))) == self._batch_size:
+            while len(batch := list(itertools.islice(stream, self.batch_size))) == self.batch_size:
                 yield batch
             return
         buckets: tuple[list, list] = ([], [])
         for number, index in stream:
             bucket = buckets[self._wide[index]]
             bucket.append((number, index))
-            if len(bucket) == self._batch_size:
+            if len(bucket) == self.batch_size:
                 yield bucket[:]
                 bucket.clear()
 
@@ -164,12 +166,17 @@ class TrainLoader:
             )
 
     @property
+    def aspect_ratio_grouping(self) -> bool:
+        """Whether a batch has images that are all wider than high, or all not."""
+        return self._wide is not None
+
+    @property
     def _layout(self) -> dict[str, int | bool]:
         return {
             "images": len(self._samples),
-            "total_batch_size": self._batch_size * comm.get_world_size(),
+            "total_batch_size": self.batch_size * comm.get_world_size(),
             "processes": comm.get_world_size(),
-            "aspect_ratio_grouping": self._wide is not None,
+            "aspect_ratio_grouping": self.aspect_ratio_grouping,
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -36,11 +36,18 @@ class ModelEMA(HookBase):
             raise ConfigError(f"train.ema.decay={decay} must be at least 0 and below 1")
         self._source = model.module if isinstance(model, DistributedDataParallel) else model
         self._averaged, self._decay, self._updates = AveragedModel(self._source), decay, 0
+        self._resumed: Mapping[str, Any] | None = None
 
     @property
     def model(self) -> nn.Module:
         """The averaged model."""
         return self._averaged.module
+
+    def before_train(self) -> None:
+        if self._resumed is not None:
+            self._averaged = AveragedModel(self._source)  # anew: loading may have changed the layers of the model
+            self._averaged.load_state_dict(self._resumed)
+            self._resumed = None
 
     def after_step(self) -> None:
         self._averaged.multi_avg_fn = get_ema_multi_avg_fn(self.decay)
@@ -56,5 +63,4 @@ class ModelEMA(HookBase):
         return {"updates": self._updates, "averaged": self._averaged.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._updates = state["updates"]
-        self._averaged.load_state_dict(state["averaged"])
+        self._updates, self._resumed = state["updates"], state["averaged"]

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -16,9 +17,22 @@ from detrex.modeling.batching import WholeBatch
 
 from .metrics import PhaseTimer
 
-__all__ = ["accumulate_gradients", "check_parts", "losses_of_parts", "split_batch"]
+__all__ = ["accumulate_gradients", "autocast", "check_parts", "losses_of_parts", "split_batch"]
 
 Batch = Sequence[Mapping[str, Any]]
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def autocast(device: torch.device, dtype: str | None) -> torch.autocast:
+    """The context of a forward pass in "bfloat16" or "float16", or in float32 for None.
+
+    Raises:
+        ConfigError: another ``dtype``.
+    """
+    if dtype is not None and dtype not in _DTYPES:
+        raise ConfigError(f"train.amp.dtype={dtype!r} must be one of {', '.join(_DTYPES)}")
+    return torch.autocast(device.type, dtype=_DTYPES.get(dtype), enabled=dtype is not None)
 
 
 def check_parts(model: nn.Module, count: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,16 +17,12 @@ from detrex.checkpoint import Checkpointer
 
 from .early_stopping import EarlyStopping
 from .ema import ModelEMA
+from .memory import max_rss_mb
 from .preemption import StopOnSignal
 from .progress import ProgressLine
 from .schedule import Schedule
 from .watch import StallWatch
 from .writers import Writers
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
 
 __all__ = ["Evaluation", "LRScheduler", "MemoryStats", "SaveCheckpoints", "build_hooks"]
 
@@ -55,7 +50,7 @@ class MemoryStats(HookBase):
     def after_step(self) -> None:
         iteration = self.trainer.iter
         if (iteration + 1) % self._period == 0:
-            self.trainer.storage.put_scalar("max_rss_mb", _max_rss_mb(), smoothing_hint=False)
+            self.trainer.storage.put_scalar("max_rss_mb", max_rss_mb(), smoothing_hint=False)
         if iteration == self.trainer.start_iter:
             self._log("after the first iteration")
 
@@ -64,15 +59,7 @@ class MemoryStats(HookBase):
 
     def _log(self, when: str) -> None:
         gpu = f", GPU {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB" if torch.cuda.is_available() else ""
-        logger.info("Peak memory %s: process %.0f MiB%s", when, _max_rss_mb(), gpu)
-
-
-def _max_rss_mb() -> float:
-    if resource is None:
-        return 0.0
-    # Kibibytes on Linux, bytes on macOS.
-    scale = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
+        logger.info("Peak memory %s: process %.0f MiB%s", when, max_rss_mb(), gpu)
 
 
 class SaveCheckpoints(HookBase):

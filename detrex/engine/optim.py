@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -11,7 +13,11 @@ from torch import nn
 
 from detrex.config_check import ConfigError
 
-__all__ = ["LRFactors", "build_optimizer"]
+__all__ = ["LRFactors", "build_optimizer", "scale_lr"]
+
+logger = logging.getLogger(__name__)
+
+_SCALING = {"none": lambda ratio: 1.0, "linear": lambda ratio: ratio, "sqrt": math.sqrt}
 
 
 class LRFactors:
@@ -80,3 +86,31 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
         return instantiate(cfg.optimizer)
     finally:
         del cfg.optimizer.params.model  # the config stays something that can be written to a file
+
+
+def scale_lr(cfg: DictConfig) -> None:
+    """Replace ``cfg.optimizer.lr``, which goes with ``train.lr_scaling.base_batch_size``, by that of the run's batch.
+
+    By the rule "linear" (Goyal et al. 2017, for SGD) or "sqrt" (Malladi et al. 2022, for Adam and its like); "none"
+    leaves it alone.
+
+    Raises:
+        ConfigError: another rule, or a base of no images.
+    """
+    rule, base = cfg.train.lr_scaling.rule, cfg.train.lr_scaling.base_batch_size
+    if rule not in _SCALING or base < 1:
+        raise ConfigError(
+            f"train.lr_scaling: rule={rule!r} must be one of {', '.join(_SCALING)}, base_batch_size={base} at least 1"
+        )
+    batch, lr = cfg.dataloader.train.total_batch_size, cfg.optimizer.lr
+    if rule == "none":
+        return
+    cfg.optimizer.lr = lr * _SCALING[rule](batch / base)
+    logger.info(
+        "optimizer.lr: %g for a batch of %d -> %g for %d (train.lr_scaling.rule=%s)",
+        lr,
+        base,
+        cfg.optimizer.lr,
+        batch,
+        rule,
+    )

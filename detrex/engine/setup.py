@@ -9,10 +9,12 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import detectron2
 import torch
 import yaml
+from detectron2.config import instantiate
 from detectron2.solver.build import get_default_optimizer_params
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
@@ -25,7 +27,7 @@ from detrex.config_check import ConfigError
 
 from .accelerate import keep_freed_memory
 
-__all__ = ["check_batch_size", "describe_host", "resolve_device", "resolved_yaml", "setup_run"]
+__all__ = ["build", "check_batch_size", "describe_host", "resolve_device", "resolved_yaml", "setup_run"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +57,23 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def build(cfg: DictConfig, key: str) -> Any:
+    """Instantiate a node; a value that its target refuses is the config's fault.
+
+    Raises:
+        ConfigError: such a value.
+    """
+    try:
+        return instantiate(OmegaConf.select(cfg, key))
+    except ValueError as e:
+        raise ConfigError(f"{key}: {e}") from e
+
+
 def check_batch_size(cfg: DictConfig) -> None:
     """Raise ConfigError if the batch cannot be shared out evenly among processes, or has less images than parts."""
     total, world = cfg.dataloader.train.total_batch_size, comm.get_world_size()
+    if not isinstance(total, int) or isinstance(total, bool) or total < 1:
+        raise ConfigError(f"dataloader.train.total_batch_size={total!r} must be a positive number of images, or auto")
     if total % world:
         below, above = total // world * world, -(-total // world) * world
         choice = f"{below} or {above}" if below else str(above)

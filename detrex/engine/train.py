@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from detectron2.config import instantiate
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
@@ -31,12 +30,15 @@ from detrex.config import (
 from detrex.data import category_ids, prepare_data
 
 from .accelerate import LEVERS, TRAINING_LEVERS, TrainingLevers, parse_levers
+from .auto_batch import resolve_batch_size
 from .detector import checkpoint_metadata
+from .dry_run import report_dry_run
 from .evaluation import evaluate, finite_scalars
 from .hooks import build_hooks
-from .optim import build_optimizer
+from .largest_batch import largest_sample
+from .optim import build_optimizer, scale_lr
 from .schedule import describe_lr, resolve_durations
-from .setup import check_batch_size, resolved_yaml, setup_run
+from .setup import build, check_batch_size, resolved_yaml, setup_run
 from .sharding import shard, whole_copy
 from .trainer import Trainer
 
@@ -122,12 +124,14 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     device = setup_run(cfg, args)
     for note in OmegaConf.select(cfg, "rewritten.notes") or ():
         logger.warning("%s: %s", args.config_file, note)
-    if not args.eval_only:
+    if not args.eval_only and cfg.dataloader.train.total_batch_size != "auto":
         check_batch_size(cfg)
     try:
         data = prepare_data(cfg, train=not args.eval_only)
     except (ValueError, OSError) as e:
         raise ConfigError(f"data: {e}") from e
+    if not args.eval_only:
+        resolve_batch_size(cfg, device, resume=args.resume)
     if comm.is_main_process():
         path = os.path.join(cfg.train.output_dir, "config.yaml")
         if not args.eval_only:
@@ -157,7 +161,7 @@ def _report(folder: str) -> None:
 
 def do_eval(cfg: DictConfig, *, device: torch.device) -> dict[str, Any]:
     """Evaluate ``train.init_checkpoint``; a file that does not fit the model wholly is an error."""
-    model = _build(cfg, "model").to(device)
+    model = build(cfg, "model").to(device)
     Checkpointer(model, strict=cfg.train.checkpoint.strict).load(cfg.train.init_checkpoint)
     return evaluate(cfg, model)
 
@@ -181,17 +185,18 @@ def do_train(
         The last evaluation's results.
     """
     schedule = resolve_durations(cfg, num_images)
-    scheduler = _build(cfg, "lr_multiplier")
+    scheduler = build(cfg, "lr_multiplier")
+    scale_lr(cfg)
     logger.info(describe_lr(scheduler, schedule, cfg.optimizer.lr))
 
-    model = _build(cfg, "model").to(device)
+    model = build(cfg, "model").to(device)
     _log_size(model)
     levers = TrainingLevers(model, parse_levers(cfg.train.accelerate.training, TRAINING_LEVERS))
     if cfg.train.fsdp.enabled:
         _check_fsdp(cfg)
         shard(model, cfg.train.fsdp.units, device=device)  # before the optimizer, whose parameters these become
     optimizer = build_optimizer(cfg, model)
-    loader = _build(cfg, "dataloader.train")
+    loader = build(cfg, "dataloader.train")
     if not cfg.train.fsdp.enabled:
         model = _distribute(model, device, cfg.train.ddp)
     trainer = Trainer(
@@ -220,7 +225,7 @@ def do_train(
     def evaluate_and_remember(evaluated: nn.Module) -> Mapping[str, float]:
         last.clear()
         if cfg.train.fsdp.enabled:
-            evaluated = whole_copy(evaluated, lambda: _build(cfg, "model").to(device))
+            evaluated = whole_copy(evaluated, lambda: build(cfg, "model").to(device))
         last.update(evaluate(cfg, evaluated))
         return finite_scalars(last)
 
@@ -234,16 +239,16 @@ def do_train(
         )
     )
     start_iter = _resume_or_load(checkpointer, trainer, cfg.train.init_checkpoint, resume=resume)
+    if cfg.train.dry_run:
+        report_dry_run(
+            model,
+            [largest_sample(loader)] * (cfg.dataloader.train.total_batch_size // comm.get_world_size()),
+            parts=cfg.train.accumulate,
+            context=trainer.autocast,
+            device=device,
+        )
     trainer.train(start_iter, schedule.max_iter)
     return last
-
-
-def _build(cfg: DictConfig, key: str) -> Any:
-    """Instantiate a node; a value that its target refuses is the config's fault."""
-    try:
-        return instantiate(OmegaConf.select(cfg, key))
-    except ValueError as e:
-        raise ConfigError(f"{key}: {e}") from e
 
 
 def _resume_or_load(checkpointer: Checkpointer, trainer: Trainer, path: str, *, resume: bool) -> int:
@@ -269,8 +274,9 @@ def _resume_or_load(checkpointer: Checkpointer, trainer: Trainer, path: str, *, 
 def _check_fsdp(cfg: DictConfig) -> None:
     if cfg.train.amp.enabled and cfg.train.amp.dtype == "float16":
         raise ConfigError('train.fsdp: loss scaling is not supported, use train.amp.dtype="bfloat16"')
-    if cfg.train.ema.enabled:
-        raise ConfigError("train.fsdp and train.ema do not go together")
+    for key, used in {"ema": cfg.train.ema.enabled, "dry_run": cfg.train.dry_run}.items():
+        if used:
+            raise ConfigError(f"train.fsdp and train.{key} do not go together")
 
 
 def _distribute(model: nn.Module, device: torch.device, ddp: DictConfig) -> nn.Module:

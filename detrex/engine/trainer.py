@@ -6,6 +6,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,12 +17,11 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from detrex.checkpoint.sharded import shard_optimizer_state
-from detrex.config_check import ConfigError
 from detrex.data.random_state import random_state, set_random_state
 
 from .early_stopping import StoppedEarly
 from .faults import explain, image_names, locate_non_finite, save_batch
-from .gradients import accumulate_gradients, check_parts, split_batch
+from .gradients import accumulate_gradients, autocast, check_parts, split_batch
 from .metrics import HostCopy, MetricWindow, PhaseTimer
 from .writers import restore_metrics, saved_metrics
 
@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 
 Batch = Sequence[Mapping[str, Any]]
 
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _MAX_SAVED_BATCHES = 10
 
 
@@ -79,15 +78,14 @@ class Trainer(SimpleTrainer):
         max_skips: int = 0,
         output_dir: str = ".",
     ):
-        if amp_dtype is not None and amp_dtype not in _DTYPES:
-            raise ConfigError(f"train.amp.dtype={amp_dtype!r} must be one of {', '.join(_DTYPES)}")
+        autocast(device, amp_dtype)
         check_parts(model, accumulate)
         super().__init__(model, data_loader, optimizer)
         self.device, self.accumulate = device, accumulate
         self.clip_grad = dict(clip_grad) if clip_grad is not None else None
-        self.amp_dtype = _DTYPES[amp_dtype] if amp_dtype is not None else None
+        self.autocast = partial(autocast, device, amp_dtype)
         self.log_period, self.max_skips, self.output_dir = log_period, max_skips, output_dir
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp_dtype == torch.float16)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype == "float16")
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._window = MetricWindow()
         self._skipped_in_a_row, self._skipped = 0, 0
@@ -121,7 +119,7 @@ class Trainer(SimpleTrainer):
     def _step(self, data: Batch, timer: PhaseTimer) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         parts = split_batch(data, self.accumulate)
-        losses = accumulate_gradients(self.model, parts, context=self._autocast, scale=self.scaler.scale, timer=timer)
+        losses = accumulate_gradients(self.model, parts, context=self.autocast, scale=self.scaler.scale, timer=timer)
         with timer.phase("backward_time"):
             self.after_backward()
             norm = self._clip()
@@ -131,9 +129,6 @@ class Trainer(SimpleTrainer):
                 self.scaler.step(self.optimizer)
             self.scaler.update()
         self._window.add(self.iter, values, timer)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)
 
     def _clip(self) -> Tensor:
         """Unscale the gradients, and clip them if so configured; their norm before that."""
@@ -168,7 +163,7 @@ class Trainer(SimpleTrainer):
         kind = "gradient" if bad == ["grad_norm"] else "loss"
         names = ", ".join(name for name in bad if name != "grad_norm") or "grad_norm"
         every = ", ".join(f"{name}={value:.4g}" for name, value in values.items())
-        layer = locate_non_finite(self.model, split_batch(data, self.accumulate), self._autocast)
+        layer = locate_non_finite(self.model, split_batch(data, self.accumulate), self.autocast)
         saved = "not saved, there are ten"
         if self._skipped <= _MAX_SAVED_BATCHES:
             saved = save_batch(self.output_dir, data, iteration=self.iter, values=values)

@@ -6,6 +6,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from detrex.layers import FFN, MultiScaleDeformableAttention, apply_box_delta
 from detrex.structures import Predictions, PyramidLayout, Queries, TokenPyramid
@@ -71,6 +72,7 @@ class DeformableDecoder(nn.Module):
         dropout: probability, in and after attention, inside and after the FFN.
         point_reference: whether queries start from points rather than boxes; it sets the heads' initial box size.
         inverse_sigmoid_eps: see :func:`detrex.layers.inverse_sigmoid`.
+        use_checkpoint: recompute each layer in the backward pass, for less memory and the same result.
     """
 
     def __init__(
@@ -87,8 +89,10 @@ class DeformableDecoder(nn.Module):
         dropout: float = 0.1,
         point_reference: bool = True,
         inverse_sigmoid_eps: float = 1e-5,
+        use_checkpoint: bool = False,
     ):
         super().__init__()
+        self.use_checkpoint = use_checkpoint
         self.refinement = refinement if refinement is not None else NoRefinement()
         self.inverse_sigmoid_eps = inverse_sigmoid_eps
         self.layers = nn.ModuleList(
@@ -116,9 +120,11 @@ class DeformableDecoder(nn.Module):
         layout, x_BQC, mask_QQ = memory.layout, queries.content_BQC, queries.attention_mask_QQ()
         base = anchor = queries.reference
         predictions = []
+        recompute = self.use_checkpoint and torch.is_grad_enabled()
         for index, (layer, head) in enumerate(zip(self.layers, self.heads, strict=True)):
             queries = self.place(queries, x_BQC, anchor, index)
-            x_BQC = layer(x_BQC, queries, layout.to_levels(anchor), memory.tokens_BSC, layout, mask_QQ)
+            arguments = (x_BQC, queries, layout.to_levels(anchor), memory.tokens_BSC, layout, mask_QQ)
+            x_BQC = checkpoint(layer, *arguments, use_reentrant=False) if recompute else layer(*arguments)
             logits_BQK, delta_BQ4 = head(x_BQC)
             boxes_BQ4 = apply_box_delta(delta_BQ4, base, self.inverse_sigmoid_eps)
             predictions.append(self._mask(logits_BQK, boxes_BQ4, queries.padding_BQ))

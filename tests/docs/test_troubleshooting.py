@@ -111,7 +111,7 @@ def _(lab):
 @error("More GPUs than there are")
 def _(lab):
     lab.monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    return lab.train("--num-gpus", "8")
+    return lab.train("--num-gpus", "8", "train.device=auto")
 
 
 @error("A batch that cannot be shared")

@@ -155,3 +155,36 @@ def test_a_part_whose_loss_is_not_finite_stops_the_step(tmp_path):
     with pytest.raises(FloatingPointError, match=r"not finite at iteration 0: .* layer: criterion "):
         trainer.train(0, 1)
     assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_mixed_precision_is_around_the_whole_model_but_not_the_matching_and_the_losses(dtype, monkeypatch):
+    costs = []
+    original = HungarianMatcher._cost
+
+    def record(*args):
+        costs.append((original(*args).dtype, torch.is_autocast_enabled("cpu")))
+        return original(*args)
+
+    monkeypatch.setattr(HungarianMatcher, "_cost", record)
+    model, seen = detector("hybrid"), {}
+    for name in (
+        "backbone.stem",
+        "neck.convs.0.conv",
+        "transformer.encoder.layers.0.ffn",
+        "transformer.decoder.heads.0",
+    ):
+        model.get_submodule(name).register_forward_hook(
+            lambda _, __, out, name=name: seen.update({name: out.dtype if torch.is_tensor(out) else out[0].dtype})
+        )
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    trainer = Trainer(model, itertools.repeat(batch()), optimizer, device=CPU, amp_dtype=dtype)
+    model.criterion.register_forward_hook(
+        lambda _, __, losses: seen.update({"losses": {loss.dtype for loss in losses.values()}})
+    )
+    trainer.train(0, 1)
+    assert seen.pop("losses") == {torch.float32}
+    assert len(seen) == 4
+    assert set(seen.values()) == {getattr(torch, dtype)}
+    assert set(costs) == {(torch.float32, False)}
+    assert all(p.dtype == torch.float32 for p in model.parameters())

@@ -38,17 +38,18 @@ def _compare(module: nn.Module, switch, run) -> None:
     assert other_kept < 0.8 * kept
 
 
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_of_the_encoder(dropout):
-    detector = tiny_detector("two_stage")
-    encoder = detector.transformer.encoder
-    for module in encoder.modules():
+def test_of_the_transformer(part, dropout):
+    detector = tiny_detector("two_stage", queries=20 if part == "encoder" else 100)
+    recomputed = getattr(detector.transformer, part)
+    for module in recomputed.modules():
         if isinstance(module, nn.Dropout):
             module.p = dropout
     batch = [image_input(128, 160, 3, seed=1), image_input(96, 128, 2, seed=2)]
     _compare(
         detector,
-        lambda on: setattr(encoder, "use_checkpoint", on),
+        lambda on: setattr(recomputed, "use_checkpoint", on),
         lambda: sum(detector(batch).values()),
     )
     with torch.no_grad():

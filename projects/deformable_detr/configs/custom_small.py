@@ -39,6 +39,7 @@ dataloader.test.num_workers = 1
 
 dataloader.train.total_batch_size = 8
 optimizer.lr = 2e-3
+train.lr_scaling.rule, train.lr_scaling.base_batch_size = "sqrt", 8
 train.max_iter = "40ep"
 train.warmup = "3ep"
 train.eval_period = "10ep"
