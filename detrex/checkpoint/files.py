@@ -124,8 +124,8 @@ def _to_tensor(value: Any, name: str, filename: str) -> Tensor:
     if isinstance(value, (np.ndarray, np.number, np.bool_)):
         try:
             return torch.as_tensor(np.asarray(value))
-        except (TypeError, ValueError):  # an array of objects or of text
-            kind = f"{kind} of {value.dtype}"
+        except (TypeError, ValueError):  # an array of text
+            kind = f"array of {value.dtype}"
     raise CheckpointError(f"checkpoint {filename}: {name} is a {kind}, not a tensor")
 
 
