@@ -1,8 +1,6 @@
 // The CPU kernels of each instruction set, and the choice between them.
 #pragma once
 
-#include <string>
-
 #include "../problem.h"
 
 namespace detrex_ops::cpu {
@@ -23,7 +21,8 @@ extern const Kernels* const kPlainKernels;
 const Kernels& select_kernels();
 
 // avx512, avx2, plain, or empty for the best; throws where this processor or build has no such kernel. For tests and
-// benchmarks, which compare the sets in one process.
-void use_instruction_set(const std::string& name);
+// benchmarks, which compare the sets in one process. No std::string: torch before 2.7 is of another C++ ABI, for which
+// only the binding is compiled.
+void use_instruction_set(const char* name);
 
 }  // namespace detrex_ops::cpu

@@ -52,6 +52,6 @@ std::atomic<const Kernels*>& selected() {
 
 const Kernels& select_kernels() { return *selected().load(std::memory_order_relaxed); }
 
-void use_instruction_set(const std::string& name) { selected().store(&find(name), std::memory_order_relaxed); }
+void use_instruction_set(const char* name) { selected().store(&find(name), std::memory_order_relaxed); }
 
 }  // namespace detrex_ops::cpu

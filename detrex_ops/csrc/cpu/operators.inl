@@ -39,6 +39,6 @@ void backward(const Tensor grad_output, const Tensor value, const Shapes shapes,
 
 std::string instruction_set() { return select_kernels().name; }
 
-void set_instruction_set(const std::string name) { use_instruction_set(name); }
+void set_instruction_set(const std::string name) { use_instruction_set(name.c_str()); }
 
 }  // namespace detrex_ops::cpu
