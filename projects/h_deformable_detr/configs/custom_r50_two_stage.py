@@ -18,4 +18,4 @@ for key in ("lr_scaling", "checkpoint", "max_iter", "warmup", "eval_period", "em
 del base, key
 
 train.init_checkpoint = "???"
-train.output_dir = "./output/h_custom_r50_two_stage"
+train.output_dir = "./output/custom_r50_two_stage"
