@@ -46,7 +46,8 @@ class Lab:
 
     def train(self, *arguments: str, config: str | Path | None = None) -> str:
         """What the command line prints of an error."""
-        run(["--config-file", str(config or self.config), *arguments])
+        place = [f"train.output_dir={self.folder}/output"] if config else []
+        run(["--config-file", str(config or self.config), *arguments, *place])
         return self.capsys.readouterr().err
 
     def edit_data(self, change: Callable[[dict], None]) -> None:
