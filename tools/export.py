@@ -72,7 +72,7 @@ def export(args: argparse.Namespace) -> bool:
             path = folder / f"model.{name}"
             save(program, path, metadata)
             exports[name] = load(path)
-            print(f"{path}: {os.path.getsize(path) / 1e6:.1f} MB, takes {exports[name].takes()}")
+            print(f"{path}: {os.path.getsize(path) / 1e6:.1f} MB, takes {exports[name].takes()}", flush=True)
     batches = (args.batch_size,) if args.batch_size else BATCHES
     sizes = args.check_sizes or ([args.fixed_size] if args.fixed_size else check_sizes(metadata))
     comparisons = compare(detector.model, exports, sizes, batches)
