@@ -22,6 +22,7 @@ from detrex.engine.train import main as train
 
 CONFIG = "projects/deformable_detr/configs/demo_shapes.py"
 EVIL = "<script>alert('&amp;')</script>"
+EVIL_FILE = "<b onmouseover=alert(1)>&lt;\"'"
 QUICK = ["train.max_iter=3", "train.warmup=1", "train.log_period=1", "train.device=cpu", "train.eval_period=2",
          "model.transformer.queries.groups.one2one=12"]  # fmt: skip
 
@@ -70,6 +71,10 @@ def run(tmp_path_factory) -> Path:
         path = folder / "data" / "annotations" / f"{split}.json"
         content = json.loads(path.read_text())
         content["categories"][0]["name"] = EVIL
+        for image in content["images"] if split == "val" else ():
+            (file,) = (folder / "data").rglob(f"val/{image['file_name']}")
+            image["file_name"] = EVIL_FILE + image["file_name"]
+            file.rename(file.with_name(image["file_name"]))
         path.write_text(json.dumps(content))
     paths = [f"dataloader.data.root={folder}/data", f"train.output_dir={folder}/run"]
     train(build_parser().parse_args(["--config-file", str(find_config(CONFIG)), *QUICK, *paths]))
@@ -111,7 +116,9 @@ def test_nothing_is_loaded_and_nothing_runs(page):
 
 def test_names_are_text(page):
     assert EVIL not in page.source
-    assert html.escape(EVIL).replace("&#x27;", "&#39;") in page.source
+    assert EVIL_FILE not in page.source
+    for name in (EVIL, EVIL_FILE):
+        assert html.escape(name).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in page.source
 
 
 def test_pictures_have_a_description(page):
