@@ -30,6 +30,7 @@ void require_consistent(const Tensor& value, const ShapeList& shapes, const std:
   require(type == Scalar::Float || type == Scalar::Double || type == Scalar::BFloat16 || type == Scalar::Half,
           "value is not of a floating type");
   const Scalar compute = type == Scalar::Double ? Scalar::Double : Scalar::Float;
+  require(value.size(2) >= 1 && value.size(3) >= 1, "value has no heads or no channels");
   require(samples.size(0) == value.size(0) && samples.size(2) == value.size(2), "samples do not fit value");
   const int64_t levels = samples.size(3), count = samples.numel() / 2;
   require(levels >= 1 && samples.size(4) >= 1 && static_cast<int64_t>(shapes.size()) == 2 * levels, "wrong levels");
