@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from detrex.checkpoint import Checkpointer, CheckpointError, match_state, read_checkpoint, resolve_checkpoint
@@ -122,25 +123,23 @@ def test_absent_files(tmp_path, net):
 
 
 def test_offline(monkeypatch):
-    from detrex.checkpoint import files
-
     def fail(url):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(files.PathManager, "get_local_path", fail)
+    monkeypatch.setattr(PathManager, "get_local_path", fail)
     with pytest.raises(
         CheckpointError, match=r"cannot download https://x\.org/a\.pth: no route.*train\.init_checkpoint="
     ):
         resolve_checkpoint("https://x.org/a.pth?matching_heuristics=True")
 
 
-def test_urls_are_fetched_without_their_query(monkeypatch):
-    from detrex.checkpoint import files
-
-    monkeypatch.setattr(files.PathManager, "get_local_path", lambda url: f"/cache/{url}")
+def test_urls_are_fetched_without_their_query(tmp_path, monkeypatch):
     url = "detectron2://ImageNetPretrained/torchvision/R-50.pkl"
-    assert resolve_checkpoint(url) == f"/cache/{url}"
-    assert resolve_checkpoint(f"{url}?matching_heuristics=True") == f"/cache/{url}"
+    cached = {url: str(tmp_path / "R-50.pkl")}
+    (tmp_path / "R-50.pkl").write_bytes(b"weights")
+    monkeypatch.setattr(PathManager, "get_local_path", cached.__getitem__)
+    assert resolve_checkpoint(url) == cached[url]
+    assert resolve_checkpoint(f"{url}?matching_heuristics=True") == cached[url]
     with pytest.raises(CheckpointError, match="unknown query"):
         resolve_checkpoint(f"{url}?x=1")
 
