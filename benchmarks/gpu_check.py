@@ -4,7 +4,8 @@
 
 The extension has to be built on or for that machine first (pip install --no-build-isolation -e .). Prints differences
 from the reference, checks that the deterministic backward repeats itself bit for bit, that streams and devices are
-respected, and writes results/operator_cuda[_batches].{md,json,png}.
+respected, that a resumed run has the losses of the whole one within 1 %, and writes
+results/operator_cuda[_batches].{md,json,png}.
 """
 
 from __future__ import annotations
@@ -18,18 +19,23 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import argparse
 import itertools
+import json
+import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import torch
 
 import detrex_ops
+from detrex.data.demo_shapes import ShapesParameters, make_demo_data
 from detrex_ops.backends import available
 from detrex_ops.kernels import REFERENCE, Arguments, Implementation
 from detrex_ops.self_test import self_test
 
 ROOT = Path(__file__).parent.parent
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
+RESUME_TOLERANCE = 0.01  # relative; atomic additions are in another order each time
 SHAPES = [25, 42, 13, 21, 7, 1, 1, 1]
 
 
@@ -96,6 +102,40 @@ def respects_streams(implementation: Implementation, device: torch.device) -> bo
     return good
 
 
+def resumes(device: torch.device) -> bool:
+    """Twelve steps of the demo after its checkpoint, as they were and resumed: losses within RESUME_TOLERANCE."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        make_demo_data(folder / "data", ShapesParameters(num_train=60, num_val=20))
+        settings = [
+            f"train.device={device}",
+            f"dataloader.data.root={folder / 'data'}",
+            "train.seed=0",
+            "train.max_iter=24",
+            "train.warmup=4",
+            "train.eval_period=24",
+            "train.checkpointer.period=12",
+            "train.log_period=1",
+            "train.report=False",
+        ]
+        whole = _losses(folder / "whole", settings)
+        (folder / "resumed").mkdir()
+        shutil.copy(folder / "whole/model_0000011.pth", folder / "resumed")
+        (folder / "resumed/last_checkpoint").write_text("model_0000011.pth")
+        resumed = _losses(folder / "resumed", ["--resume", *settings])
+    worst = max(abs(resumed[i] / whole[i] - 1) for i in range(12, 24))
+    print(f"resumed on {device}: losses within {worst:.1e} {'' if worst <= RESUME_TOLERANCE else 'WRONG'}")
+    return worst <= RESUME_TOLERANCE
+
+
+def _losses(output: Path, arguments: list[str]) -> dict[int, float]:
+    config = ROOT / "projects/deformable_detr/configs/demo_shapes.py"
+    command = [sys.executable, str(ROOT / "tools/train_net.py"), "--config-file", str(config), *arguments]
+    subprocess.run([*command, f"train.output_dir={output}"], check=True, stdout=subprocess.DEVNULL)
+    rows = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    return {row["iteration"]: row["total_loss"] for row in rows if "total_loss" in row}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda:0", type=torch.device)
@@ -108,11 +148,12 @@ def main() -> None:
         good &= compare(implementation, device) and respects_streams(implementation, device)
         if implementation.name == "cuda":
             good &= repeats_itself(implementation, device)
+    good &= resumes(device)
     command = [sys.executable, str(ROOT / "benchmarks/operator.py"), "--device", str(device), "--repeats", "30"]
     subprocess.run([*command, "--limits"], check=True)
     subprocess.run([*command, "--batch", "1", "2", "4", "8"], check=True)
     if not good:
-        raise SystemExit("differences from the reference: see above")
+        raise SystemExit("differences: see above")
 
 
 if __name__ == "__main__":
