@@ -6,6 +6,7 @@ workers, nor from what they have prefetched. See docs/decisions/0007-resume.md.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -121,14 +122,17 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         """Raises BrokenImagesError: see ``max_broken_images``."""
-        batches = DataLoader(
-            self._samples,
-            batch_sampler=itertools.islice(self._plan(), self._position, None),
-            collate_fn=list,
-            worker_init_fn=_shield_worker,
-            generator=Generator(),  # of seeds that nothing uses; the default generator belongs to the model
-            **self._loader,
-        )
+        with _signals_held():
+            batches = iter(
+                DataLoader(
+                    self._samples,
+                    batch_sampler=itertools.islice(self._plan(), self._position, None),
+                    collate_fn=list,
+                    worker_init_fn=_shield_worker,
+                    generator=Generator(),  # of seeds that nothing uses; the default generator belongs to the model
+                    **self._loader,
+                )
+            )
         for samples in batches:
             self._count_broken(samples)
             self._position += 1
@@ -236,6 +240,19 @@ def _wide(records: Sequence[dict[str, Any]] | Dataset) -> bytearray:
             where = record.get("file_name", f"image {i}")
             raise ValueError(f"aspect_ratio_grouping=True needs the sizes of the images; {where} has no {e}") from e
     return wide
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Have workers begin with a cluster's signals blocked: one that comes before the shield is up would kill them."""
+    if not hasattr(signal, "sigwaitinfo"):  # without it, nobody would unblock them
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR1])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _shield_worker(_: int) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import IterableDataset
 
-from detrex.data import BrokenImagesError, build_train_loader
+from detrex.data import BrokenImagesError, build_train_loader, train_loader
 from detrex.data.random_state import random_state, seeded, set_random_state
 
 RECORDS = [{"file_name": f"{i}.jpg", "width": 4 + i % 3, "height": 5} for i in range(10)]
@@ -47,6 +49,21 @@ def take(stream, count: int) -> list:
 def test_workers_change_nothing(num_workers, grouping):
     alone = take(loader(aspect_ratio_grouping=grouping), 15)
     assert take(loader(aspect_ratio_grouping=grouping, num_workers=num_workers), 15) == alone
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this system lacks sigwaitinfo")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_signal_before_a_worker_is_ready_does_not_kill_it(name, monkeypatch):
+    shield = train_loader._shield_worker
+
+    def struck_first(worker: int) -> None:
+        os.kill(os.getpid(), getattr(signal, name))
+        shield(worker)
+
+    monkeypatch.setattr(train_loader, "_shield_worker", struck_first)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert len(take(loader(num_workers=1), 3)) == 3
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
 def test_every_pass_has_every_image_once_newly_shuffled_and_augmented():
