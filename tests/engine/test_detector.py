@@ -1,68 +1,29 @@
+"""Predictions from a checkpoint alone: the evaluation's own, on whatever there is."""
+
 from __future__ import annotations
 
 import json
-import runpy
 import shutil
-import sys
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from detector_workspace import CONFIG, config, images
 from detectron2.config import instantiate
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 from stub_detector import write_config
 
-import detrex
 from detrex.checkpoint import Checkpointer, CheckpointError
-from detrex.config import ConfigError, load_config
-from detrex.data import category_ids, prepare_data, read_image
-from detrex.data.demo_shapes import CLASS_NAMES, ShapesParameters, make_demo_data
-from detrex.engine.annotate import annotate
-from detrex.engine.detections import Detections
-from detrex.engine.detector import Detector, checkpoint_metadata
+from detrex.config import ConfigError
+from detrex.data import prepare_data, read_image
+from detrex.data.demo_shapes import CLASS_NAMES
+from detrex.engine.detector import Detector
 from detrex.engine.evaluation import evaluate
-from detrex.engine.inputs import find_inputs
 from detrex.engine.launch import build_parser
 from detrex.engine.train import main as train_main
-
-ROOT = Path(__file__).resolve().parents[2]
-CONFIG = str(ROOT / "projects/deformable_detr/configs/custom_small.py")
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    """Generated images, and a checkpoint of a small model with random weights as training would write it."""
-    folder = tmp_path_factory.mktemp("detector")
-    make_demo_data(folder / "data", ShapesParameters(num_train=2, num_val=6, image_size=96))
-    cfg = config(folder)
-    info = prepare_data(cfg)
-    torch.manual_seed(0)
-    metadata = checkpoint_metadata(cfg, class_names=info.class_names, category_ids=category_ids(info.test_name))
-    Checkpointer(instantiate(cfg.model), str(folder), metadata=metadata).save("model")
-    yield folder
-    for name in (info.train_name, info.test_name):
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-
-
-def config(workspace):
-    """Images of 96 pixels are enlarged to 150."""
-    edge = "dataloader.test.mapper.augmentation.0.short_edge_length=150"
-    return load_config(CONFIG, [f"dataloader.data.root={workspace / 'data'}", edge, "model.num_select=40"])
-
-
-@pytest.fixture(scope="module")
-def detector(workspace) -> Detector:
-    return detrex.Detector.from_checkpoint(workspace / "model.pth", device="cpu")
-
-
-def images(workspace) -> list[str]:
-    return [str(p) for p in sorted((workspace / "data" / "val").iterdir())]
 
 
 def same(first: Instances, second: Instances) -> bool:
@@ -244,172 +205,3 @@ def test_a_folder_streams_in_the_order_of_names(workspace, detector, tmp_path):
 def test_wrong_sources(detector, source, error, message):
     with pytest.raises(error, match=message):
         detector.predict(source)
-
-
-def detections(**kwargs) -> Detections:
-    return Detections(
-        (20, 30),
-        class_names=("red", "green"),
-        category_ids=(4, 9),
-        pred_boxes=Boxes(torch.tensor([[1.0, 2.0, 11.0, 22.0], [3.0, 4.0, 8.0, 9.0], [0.0, 0.0, 1.0, 1.0]])),
-        scores=torch.tensor([0.75, 0.5, 0.25]),
-        pred_classes=torch.tensor([1, 0, 7]),
-        **kwargs,
-    )
-
-
-def test_what_belongs_to_detections_stays_with_a_selection():
-    found = detections(image=np.zeros((20, 30, 3), np.uint8), file="film.mp4", frame=3)
-    best = found[found.scores > 0.3].to("cpu")
-    assert type(best) is Detections
-    assert (best.names, best.file, best.frame) == (["green", "red"], "film.mp4", 3)
-    assert best[0].image() is found.image()
-    assert found.names[2] == "class 7"
-
-
-def test_as_records_and_as_coco():
-    found = detections()
-    assert found.to_records()[0] == {
-        "box": [1.0, 2.0, 11.0, 22.0],
-        "score": 0.75,
-        "category_id": 1,
-        "category_name": "green",
-    }
-    assert found.to_coco(image_id=5)[:2] == [
-        {"image_id": 5, "category_id": 9, "bbox": [1.0, 2.0, 10.0, 20.0], "score": 0.75},
-        {"image_id": 5, "category_id": 4, "bbox": [3.0, 4.0, 5.0, 5.0], "score": 0.5},
-    ]
-    assert [entry["category_id"] for entry in found.to_coco()] == [9, 4, 7]
-
-
-def test_as_supervision(monkeypatch):
-    pytest.importorskip("supervision")
-    found = detections().to_supervision()
-    assert found.xyxy.tolist()[0] == [1.0, 2.0, 11.0, 22.0]
-    assert found.confidence.tolist() == [0.75, 0.5, 0.25]
-    assert found.class_id.tolist() == [1, 0, 7]
-    assert found["class_name"].tolist() == ["green", "red", "class 7"]
-    assert len(detections()[torch.zeros(3, dtype=torch.bool)].to_supervision()) == 0
-    monkeypatch.setitem(sys.modules, "supervision", None)
-    with pytest.raises(ImportError, match=r"pip install 'detrex\[supervision\]'"):
-        detections().to_supervision()
-
-
-def test_plot_draws_on_the_image(tmp_path):
-    grey = np.full((20, 30, 3), 90, np.uint8)
-    drawn = detections(image=grey).plot(scale=2)
-    assert drawn.size == (60, 40)
-    assert len(np.unique(np.asarray(drawn).reshape(-1, 3), axis=0)) > 3
-    assert (grey == 90).all()
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    from_file = detections(image=str(tmp_path / "grey.png"), file=str(tmp_path / "grey.png"))
-    assert np.array_equal(from_file.plot(scale=2), drawn)
-    with pytest.raises(ValueError, match="know of no image"):
-        detections().plot()
-
-
-# ------------------------------------------------------------------------------------------------------------- videos
-@pytest.fixture
-def film(workspace, tmp_path) -> Path:
-    """Six frames at ten a second."""
-    pytest.importorskip("av")
-    from detrex.engine.video import write_frames
-
-    write_frames(str(tmp_path / "film.mp4"), [read_image(p) for p in images(workspace)], Fraction(10))
-    return tmp_path / "film.mp4"
-
-
-def test_a_video_streams_its_frames(film, detector):
-    from detrex.engine.video import frame_rate, read_frames
-
-    assert frame_rate(str(film)) == 10
-    stream = detector.predict(film, threshold=0, batch_size=4)
-    assert isinstance(stream, Iterator)
-    found = list(stream)
-    assert [(f.file, f.frame) for f in found] == [(str(film), i) for i in range(6)]
-    frames = list(read_frames(str(film)))
-    assert np.array_equal(found[5].image(), frames[5])
-    assert found[2].plot().size == (96, 96)
-
-
-def test_an_annotated_video(film, detector, tmp_path):
-    import av
-
-    summary = annotate(detector, [str(film)], tmp_path / "out", threshold=0.01)
-    assert summary.done
-    records = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    assert [r["frame"] for r in records] == list(range(6))
-    with av.open(str(tmp_path / "out" / "film.mp4")) as container:
-        assert sum(1 for _ in container.decode(video=0)) == 6
-    (tmp_path / "broken.mp4").write_bytes(b"x" * 100)
-    assert annotate(detector, [str(tmp_path / "broken.mp4")], tmp_path / "out2").failed
-
-
-def test_video_without_av_names_the_package(detector, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "av", None)
-    (tmp_path / "film.mp4").touch()
-    summary = annotate(detector, [str(tmp_path / "film.mp4")], tmp_path / "out")
-    assert "pip install av" in summary.failed[0][1]
-
-
-# ------------------------------------------------------------------------------------------------------ tools/demo.py
-def test_find_inputs(tmp_path):
-    for name in ("b.JPG", "a.png", "notes.txt", "film.mp4"):
-        (tmp_path / name).touch()
-    assert [p.rsplit("/", 1)[1] for p in find_inputs([str(tmp_path)])] == ["a.png", "b.JPG", "film.mp4"]
-    assert find_inputs([str(tmp_path / "*.png"), str(tmp_path / "a.png")]) == [str(tmp_path / "a.png")]
-    for bad in ("absent.jpg", "*.gif"):
-        with pytest.raises(FileNotFoundError, match="no such file"):
-            find_inputs([str(tmp_path / bad)])
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="empty"):
-        find_inputs([str(tmp_path / "empty")])
-
-
-def test_same_names_do_not_overwrite_each_other(detector, workspace, tmp_path):
-    source = images(workspace)[0]
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        shutil.copy(source, tmp_path / folder / "x.jpg")
-    summary = annotate(detector, find_inputs([str(tmp_path / "a"), str(tmp_path / "b")]), tmp_path / "out")
-    assert len(summary.done) == 2
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"x.jpg", "x_2.jpg", "predictions.json"}
-    with pytest.raises(ValueError, match="would be overwritten"):
-        annotate(detector, [str(tmp_path / "a" / "x.jpg")], tmp_path / "a")
-
-
-@pytest.fixture
-def run_tool(workspace, monkeypatch):
-    """tools/demo.py in this process: (output, *inputs) -> exit status."""
-    main = runpy.run_path(str(ROOT / "tools/demo.py"))["main"]
-    monkeypatch.setitem(main.__globals__, "setup_logger", lambda **kwargs: None)
-
-    def run(output, *inputs):
-        options = ["--weights", str(workspace / "model.pth"), "--output", str(output), "--device", "cpu"]
-        monkeypatch.setattr(sys, "argv", ["demo.py", *options, "--threshold", "0.01", "--input", *map(str, inputs)])
-        return main()
-
-    return run
-
-
-def test_command_names_and_counts_bad_images(run_tool, workspace, tmp_path, capsys):
-    (tmp_path / "broken.jpg").write_bytes(b"not an image")
-    good = images(workspace)[0]
-    assert run_tool(tmp_path / "out", good, tmp_path / "broken.jpg") == 0
-    printed = capsys.readouterr().out
-    assert "1 of 2 files done" in printed
-    assert f"skipped {tmp_path / 'broken.jpg'}" in printed
-    records = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    assert [r["file"] for r in records] == [good]
-    assert (records[0]["height"], records[0]["width"]) == (96, 96)
-    assert records[0]["predictions"][0]["category_name"] in CLASS_NAMES
-    with Image.open(tmp_path / "out" / "000000.jpg") as drawn, Image.open(good) as original:
-        assert drawn.size == original.size
-        assert np.abs(np.asarray(drawn).astype(int) - np.asarray(original)).max() > 100
-
-
-def test_command_fails_when_every_image_does(run_tool, tmp_path, capsys):
-    (tmp_path / "broken.jpg").write_bytes(b"not an image")
-    assert run_tool(tmp_path / "out", tmp_path / "broken.jpg") == 1
-    assert run_tool(tmp_path / "out", tmp_path / "absent.jpg") == 2
-    assert "absent.jpg" in capsys.readouterr().err
