@@ -192,7 +192,7 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "detrex", "detrex_ops", "projects")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/detrex", ":/detrex_ops", ":/projects")
         return git("rev-parse", "--short", "HEAD") + (" + changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None

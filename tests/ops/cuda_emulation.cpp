@@ -7,6 +7,10 @@
 #include "cuda/cuda_kernels.h"
 
 namespace detrex_ops::cuda {
+
+template <>
+inline constexpr bool kIsUpperHalf<torch::headeronly::BFloat16> = true;
+
 namespace {
 
 struct EmulationLauncher {
@@ -25,11 +29,16 @@ void with_reference(const Problem& problem, Pass pass, const void* scale) {
   }
 }
 
-// One of each kind: 16-byte vectors of 4 and 8 channels, and strided channels.
+// One of each kind: groups of 2, 4, 8 and 16 lanes with vectors of 8, 4 and 2 channels, and strided channels.
 void run(const Problem& problem, Pass pass, const void* scale) {
-  if (problem.dtype == Dtype::kFloat64) return with_reference<Shape<double, double, 0>>(problem, pass, scale);
+  using BFloat16 = torch::headeronly::BFloat16;
+  if (problem.dtype == Dtype::kFloat64) {
+    if (problem.channels == 32) return with_reference<Shape<double, double, 32>>(problem, pass, scale);
+    return with_reference<Shape<double, double, 0>>(problem, pass, scale);
+  }
   if (problem.dtype == Dtype::kBFloat16) {
-    return with_reference<Shape<torch::headeronly::BFloat16, float, 32>>(problem, pass, scale);
+    if (problem.channels == 16) return with_reference<Shape<BFloat16, float, 16>>(problem, pass, scale);
+    return with_reference<Shape<BFloat16, float, 32>>(problem, pass, scale);
   }
   return with_reference<Shape<float, float, 32>>(problem, pass, scale);
 }

@@ -32,6 +32,10 @@ template <class A, class B>
 auto min(A a, B b) {
   return a < b ? a : b;
 }
+template <class A, class B>
+auto max(A a, B b) {
+  return a > b ? a : b;
+}
 inline void atomicAdd(float* p, float x) { *p += x; }
 inline void atomicAdd(double* p, double x) { *p += x; }
 inline void atomicAdd(unsigned long long* p, unsigned long long x) { *p += x; }

@@ -61,7 +61,10 @@ def assert_close(actual, expected, tolerance: float) -> None:
 
 @pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("reference_size", [0, 2, 4])
-@pytest.mark.parametrize(("dtype", "channels"), [(torch.float32, 32), (torch.bfloat16, 32), (torch.float64, 6)])
+@pytest.mark.parametrize(
+    ("dtype", "channels"),
+    [(torch.float32, 32), (torch.bfloat16, 16), (torch.bfloat16, 32), (torch.float64, 32), (torch.float64, 6)],
+)
 def test_like_reference(emulated, dtype, channels, reference_size, deterministic):
     case = make_case(
         levels="five", queries=35, channels=channels, dtype=dtype, reference_size=reference_size, heads=3, points=4

@@ -1,6 +1,7 @@
 // From a Problem to the call of a kernel, whatever launches it.
 #pragma once
 
+#include <algorithm>
 #include <limits>
 #include <stdexcept>
 
@@ -14,13 +15,20 @@ Call<typename S::Compute> make_call(const Problem& problem, const void* scale) {
   using Compute = typename S::Compute;
   if (problem.levels > kMaxLevels) throw std::runtime_error("ms_deform_attn: the CUDA kernels take up to 8 levels");
   if (problem.tokens > std::numeric_limits<int32_t>::max()) throw std::runtime_error("ms_deform_attn: too many tokens");
+  const int64_t row_step = problem.heads * problem.channels / S::kVector;
+  if (S::kVector > 1 && row_step > std::numeric_limits<int32_t>::max() / std::max<int64_t>(problem.tokens, 1)) {
+    throw std::runtime_error("ms_deform_attn: one image exceeds 2^31 vectors of 16 bytes");
+  }
+  if (problem.points >= int64_t{1} << 14) throw std::runtime_error("ms_deform_attn: too many points");
   Call<Compute> call{};
   call.batch = problem.batch;
   call.tokens = problem.tokens;
-  call.heads = problem.heads;
   call.queries = problem.queries;
   call.query_blocks = (problem.queries + S::kQueries - 1) / S::kQueries;
+  call.point_reciprocal = ((int64_t{1} << 32) + problem.points - 1) / problem.points;
+  call.heads = static_cast<int>(problem.heads);
   call.channels = static_cast<int>(problem.channels);
+  call.row_step = static_cast<int>(row_step);
   call.levels = static_cast<int>(problem.levels);
   call.points = static_cast<int>(problem.points);
   int start = 0;

@@ -9,6 +9,10 @@
 #include "calls.cuh"
 
 namespace detrex_ops::cuda {
+
+template <>
+inline constexpr bool kIsUpperHalf<__nv_bfloat16> = true;
+
 namespace {
 
 void check(cudaError_t status, const char* what) {
