@@ -23,17 +23,21 @@ def normalise_spatial_shapes(spatial_shapes: Sequence[Sequence[int]]) -> list[tu
             "read back from its device in every call. Pass [tuple(map.shape[-2:]) for map in feature_maps], or "
             "spatial_shapes.tolist() where nothing better is known."
         )
-    pairs = [tuple(shape) if isinstance(shape, Sequence) else (shape,) for shape in spatial_shapes]
+    pairs = [_checked_pair(level, shape) for level, shape in enumerate(spatial_shapes)]
     if not pairs:
         raise ValueError("spatial_shapes is empty: at least one level is needed")
-    for level, pair in enumerate(pairs):
-        if len(pair) != 2:
-            raise ValueError(f"spatial_shapes[{level}] must be (height, width), got {pair}")
-        if any(isinstance(size, (float, str, bytes)) or size is None for size in pair):
-            raise TypeError(f"spatial_shapes[{level}] must be ints, got {pair}")
-        if pair[0] < 1 or pair[1] < 1:
-            raise ValueError(f"spatial_shapes[{level}] must be positive, got {pair}")
     return pairs
+
+
+def _checked_pair(level: int, shape: Sequence[int]) -> tuple[int, int]:
+    pair = tuple(shape) if isinstance(shape, Sequence) else (shape,)
+    if len(pair) != 2:
+        raise ValueError(f"spatial_shapes[{level}] must be (height, width), got {pair}")
+    if any(isinstance(size, (float, str, bytes)) or size is None for size in pair):
+        raise TypeError(f"spatial_shapes[{level}] must be ints, got {pair}")
+    if pair[0] < 1 or pair[1] < 1:
+        raise ValueError(f"spatial_shapes[{level}] must be positive, got {pair}")
+    return pair
 
 
 def check_value(value: Tensor, shapes: list[tuple[int, int]]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,8 +18,7 @@ from detrex_ops.reference import ms_deform_attn_fused_reference, ms_deform_attn_
 Grads = tuple[Tensor, Tensor | None, Tensor, Tensor]
 
 
-@dataclass(frozen=True)
-class Arguments:
+class Arguments(NamedTuple):
     """What an implementation reads. Contiguous, and samples and weights in the compute dtype (float32, or float64)."""
 
     value: Tensor  # (B, S, N, D)

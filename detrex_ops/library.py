@@ -32,12 +32,12 @@ LIBRARY.define(
 Shapes = Sequence[int]
 
 
-def _forward(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
+def forward(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
     arguments = Arguments.of(value, shapes, None, locations, weights)
     return implementation(value.device).forward(arguments)
 
 
-def _fused_forward(value: Tensor, shapes: Shapes, points: Tensor, offsets: Tensor, logits: Tensor) -> Tensor:
+def fused_forward(value: Tensor, shapes: Shapes, points: Tensor, offsets: Tensor, logits: Tensor) -> Tensor:
     arguments = Arguments.of(value, shapes, points, offsets, logits)
     return implementation(value.device).forward(arguments)
 
@@ -66,9 +66,9 @@ def _fused_backward(
 
 
 for _key in ("CPU", "CUDA"):
-    LIBRARY.impl("ms_deform_attn", _forward, _key)
+    LIBRARY.impl("ms_deform_attn", forward, _key)
     LIBRARY.impl("ms_deform_attn_backward", _backward, _key)
-    LIBRARY.impl("ms_deform_attn_fused", _fused_forward, _key)
+    LIBRARY.impl("ms_deform_attn_fused", fused_forward, _key)
     LIBRARY.impl("ms_deform_attn_fused_backward", _fused_backward, _key)
 
 
@@ -107,18 +107,18 @@ def _(grad_output, value, shapes, points, offsets, logits, with_reference_points
 # Autograd -----------------------------------------------------------------------------------------------------------
 
 
-def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
     value, ctx.shapes, *rest = inputs
     ctx.save_for_backward(value, *rest)
 
 
-def _autograd(ctx: Any, grad_output: Tensor) -> tuple:
+def autograd(ctx: Any, grad_output: Tensor) -> tuple:
     value, locations, weights = ctx.saved_tensors
     grads = torch.ops.detrex_ops.ms_deform_attn_backward(grad_output, value, ctx.shapes, locations, weights)
     return grads[0], None, grads[1], grads[2]
 
 
-def _fused_autograd(ctx: Any, grad_output: Tensor) -> tuple:
+def fused_autograd(ctx: Any, grad_output: Tensor) -> tuple:
     value, points, offsets, logits = ctx.saved_tensors
     wanted = ctx.needs_input_grad[2]
     grads = torch.ops.detrex_ops.ms_deform_attn_fused_backward(
@@ -156,8 +156,8 @@ def _fused_double_backward(ctx: Any, *grads: Tensor | None) -> tuple:
 
 
 for _name, _derivative, _setup in (
-    ("ms_deform_attn", _autograd, _setup_context),
-    ("ms_deform_attn_fused", _fused_autograd, _setup_context),
+    ("ms_deform_attn", autograd, setup_context),
+    ("ms_deform_attn_fused", fused_autograd, setup_context),
     ("ms_deform_attn_backward", _double_backward, _setup_backward_context),
     ("ms_deform_attn_fused_backward", _fused_double_backward, _setup_backward_context),
 ):
