@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Export a trained detector as a torch.export program and as ONNX, and hold both against it.
 
-python tools/export.py --config-file CONFIG.py --weights model_final.pth --output FOLDER
+python tools/export.py --weights model_final.pth --output FOLDER
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def size(text: str) -> tuple[int, int]:
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="config, or a run's config.yaml")
+    parser.add_argument(
+        "--config-file", metavar="FILE", help="config, or a run's config.yaml; default: the one in the checkpoint"
+    )
     parser.add_argument("--weights", required=True, metavar="FILE", help="checkpoint: path or URL")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="model.onnx and model.pt2 go here")
     parser.add_argument("--formats", nargs="+", choices=["onnx", "pt2"], default=["onnx", "pt2"])
@@ -59,9 +61,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def export(args: argparse.Namespace) -> bool:
     """Export, compare, evaluate; whether all comparisons agree."""
-    cfg = load_config(args.config_file, args.opts)
-    cfg.train.device, cfg.train.accelerate.evaluation = "cpu", "none"
-    detector = Detector.from_config(cfg, args.weights)
+    if args.evaluate and args.config_file is None:
+        raise ValueError("--evaluate needs --config-file, a checkpoint does not know its data; a run's is config.yaml")
+    overrides = [*args.opts, "train.accelerate.evaluation=none"]
+    detector = Detector.from_checkpoint(args.weights, config_file=args.config_file, overrides=overrides, device="cpu")
     metadata = describe(detector)
     dtype = getattr(torch, args.images)
     program = export_program(detector.model, dtype=dtype, fixed_size=args.fixed_size, batch_size=args.batch_size)
@@ -78,6 +81,7 @@ def export(args: argparse.Namespace) -> bool:
     comparisons = compare(detector.model, exports, sizes, batches)
     print_comparisons(comparisons)
     if args.evaluate:
+        cfg = load_config(args.config_file, [*overrides, "train.device=cpu"])
         results = evaluate_each(cfg, {"eager": detector.model, **exports}, folder)
         for name, metrics in results.items():
             print(f"{name:>6}: AP {metrics['AP']:.3f}, AP50 {metrics['AP50']:.3f}, AP75 {metrics['AP75']:.3f}")

@@ -28,7 +28,7 @@ struct Call {
   int64_t batch, tokens, queries, query_blocks;
   int64_t point_reciprocal;  // 2^32 / points, rounded up
   int heads, channels, levels, points;
-  int row_step;              // from a token to the next, in vectors of a lane
+  int row_step;  // from a token to the next, in vectors of a lane
   Geometry geometry;
   const void* value;
   const Compute* reference;
@@ -447,7 +447,7 @@ __global__ void __launch_bounds__(S::kThreads) backward_kernel(const __grid_cons
   using Sum = std::conditional_t<deterministic, unsigned long long, Compute>;
   constexpr int kVector = S::kVector;
   __shared__ SharedSamples<S> samples;
-  __shared__ Compute bilinear[S::kQueries][kChunk][3];             // fractions of x and y, the attention's weight
+  __shared__ Compute bilinear[S::kQueries][kChunk][3];           // fractions of x and y, the attention's weight
   __shared__ Corners<Compute> corners[S::kQueries][kChunk + 1];  // dot products; then x, y and part of the mean
   __shared__ Compute statistics[S::kQueries][2];
   const Place<S> place(call);
