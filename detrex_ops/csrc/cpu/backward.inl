@@ -186,7 +186,8 @@ struct Backward {
                 static_cast<Compute*>(problem.grad_value) + end * pitch, Compute(0));
     });
     parallel_over(problem, problem.batch * problem.heads, [&](int64_t begin, int64_t end) {
-      auto buffers = sample_ring(table);
+      constexpr int64_t kRing = kAhead + 1;
+      auto buffers = three_samples(table);
       Gradients<Compute> gradients(table);
       const auto outside = allocate<Compute>(2 * problem.channels);  // zeros to read, and a row to write in vain
       std::fill_n(outside.get(), 2 * problem.channels, Compute(0));

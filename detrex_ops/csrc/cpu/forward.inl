@@ -11,7 +11,7 @@ DETREX_INLINE void accumulate(const Rows<const T>& rows, const SampleTable<Compu
   for (int64_t k = 0; k < table.count; ++k) {
     const T* corner[4];
     corners<layout>(rows, table, samples, k, corner);
-    if constexpr (layout == Layout::kDirect) {
+    if (layout == Layout::kDirect && k < table.distant) {
       prefetch_rows(next, k, first_channel * sizeof(T), vectors * Simd<Compute>::kLanes * sizeof(T));
     }
     for (int c = 0; c < 4; ++c) {
@@ -85,7 +85,10 @@ struct Forward {
     std::memset(static_cast<void*>(zeros.get()), 0, row_bytes);
     const int64_t total = problem.batch * problem.queries * problem.heads;
     parallel_over(problem, total, [&](int64_t begin, int64_t end) {
-      auto buffers = sample_ring(table);
+      // Addresses are prepared one head before they are requested: that reads them one by one, and would have to wait
+      // for vectors that were stored a moment ago.
+      constexpr int64_t kPrepared = kAhead + 1, kRing = kPrepared + 1;
+      auto buffers = four_samples(table);
       Rows<const T> rows[kRing];
       const auto fetch = [&](int64_t index) {
         const int64_t n = index % problem.heads, query = index / problem.heads;
@@ -95,9 +98,9 @@ struct Forward {
         prepare<Layout::kDirect, reference_size>(table, query_inputs<Compute>(problem, b, q, n), buffers[index % kRing]);
         resolve(rows[index % kRing], table, buffers[index % kRing]);
       };
-      for (int64_t index = begin; index < std::min(begin + kAhead, end); ++index) fetch(index);
+      for (int64_t index = begin; index < std::min(begin + kPrepared, end); ++index) fetch(index);
       for (int64_t index = begin; index < end; ++index) {
-        if (index + kAhead < end) fetch(index + kAhead);
+        if (index + kPrepared < end) fetch(index + kPrepared);
         T* output = static_cast<T*>(problem.output) + index * problem.channels;
         write_query<Layout::kDirect>(problem, table, buffers[index % kRing], buffers[(index + kAhead) % kRing],
                                      rows[index % kRing], vectors, output);

@@ -6,6 +6,8 @@
 //   kDirect: the tensor itself, four offsets per sample, -1 where the corner is outside.
 enum class Layout { kSlab, kDirect };
 
+constexpr int64_t kCachedBytes = int64_t{3} << 19;  // of a level: what the second cache of current processors can keep
+
 template <class Int>
 bool offset_fits(int64_t rows, int64_t pitch) {
   return rows <= std::numeric_limits<Int>::max() / pitch;
@@ -19,7 +21,8 @@ struct SampleTable {
   std::vector<Compute> width, height;           // of each sample's level
   std::vector<Int> first, stride, level;        // first: of cell (0, 0); stride: from a line to the next; in elements
   std::vector<int64_t> level_first_row, level_stride, level_first_token;
-  int64_t pitch;  // elements from a cell to the next
+  int64_t pitch;        // elements from a cell to the next
+  int64_t distant = 0;  // the samples before this one lie in levels too large for a core's own caches
 
   SampleTable(const Problem& problem, Layout layout, int64_t row_pitch) : pitch(row_pitch) {
     constexpr int lanes = Simd<Compute>::kLanes;
@@ -42,6 +45,10 @@ struct SampleTable {
     slab_rows = row + longest + 2;
     if (layout == Layout::kSlab && !offset_fits<Int>(slab_rows, pitch)) {
       throw std::runtime_error("ms_deform_attn: one head of one image exceeds 2^31 elements");
+    }
+    for (int64_t l = 0; l < levels; ++l) {
+      const int64_t cells = problem.spatial_shapes[2 * l] * problem.spatial_shapes[2 * l + 1];
+      if (cells * pitch * static_cast<int64_t>(sizeof(Compute)) > kCachedBytes) distant = (l + 1) * points;
     }
     for (int64_t k = 0; k < padded; ++k) {
       const int64_t l = std::min(k / points, levels - 1);
@@ -94,11 +101,16 @@ struct Samples {
 
 // Direct layout: samples of the head at hand and of the next ones, whose rows are requested ahead of their use. Two
 // heads ahead cover the way to memory; three gained nothing more.
-constexpr int64_t kAhead = 2, kRing = kAhead + 1;
+constexpr int64_t kAhead = 2;
 
 template <class Compute>
-std::array<Samples<Compute>, kRing> sample_ring(const SampleTable<Compute>& table) {
+std::array<Samples<Compute>, 3> three_samples(const SampleTable<Compute>& table) {
   return {Samples<Compute>(table), Samples<Compute>(table), Samples<Compute>(table)};
+}
+
+template <class Compute>
+std::array<Samples<Compute>, 4> four_samples(const SampleTable<Compute>& table) {
+  return {Samples<Compute>(table), Samples<Compute>(table), Samples<Compute>(table), Samples<Compute>(table)};
 }
 
 // One query's inputs; reference is null unless fused.
