@@ -21,11 +21,11 @@ Grads = tuple[Tensor, Tensor | None, Tensor, Tensor]
 class Arguments(NamedTuple):
     """What an implementation reads. Contiguous, and samples and weights in the compute dtype (float32, or float64)."""
 
-    value: Tensor  # (B, S, N, D)
+    value: torch.Tensor  # (B, S, N, D)
     shapes: Sequence[int]
-    reference_points: Tensor | None  # (B, Q, L, 2 or 4)
-    samples: Tensor  # (B, Q, N, L, P, 2)
-    weights: Tensor  # (B, Q, N, L, P)
+    reference_points: torch.Tensor | None  # (B, Q, L, 2 or 4)
+    samples: torch.Tensor  # (B, Q, N, L, P, 2)
+    weights: torch.Tensor  # (B, Q, N, L, P)
 
     @staticmethod
     def of(
