@@ -40,15 +40,12 @@ struct SampleTable {
       row += (h + 2) * (w + 1) + 1;
       token += h * w;
       longest = std::max(longest, w + 1);
+      if (h * w * pitch * static_cast<int64_t>(sizeof(Compute)) > kCachedBytes) distant = (l + 1) * points;
     }
     dead_row = row;
     slab_rows = row + longest + 2;
     if (layout == Layout::kSlab && !offset_fits<Int>(slab_rows, pitch)) {
       throw std::runtime_error("ms_deform_attn: one head of one image exceeds 2^31 elements");
-    }
-    for (int64_t l = 0; l < levels; ++l) {
-      const int64_t cells = problem.spatial_shapes[2 * l] * problem.spatial_shapes[2 * l + 1];
-      if (cells * pitch * static_cast<int64_t>(sizeof(Compute)) > kCachedBytes) distant = (l + 1) * points;
     }
     for (int64_t k = 0; k < padded; ++k) {
       const int64_t l = std::min(k / points, levels - 1);

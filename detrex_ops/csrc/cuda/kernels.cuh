@@ -336,6 +336,31 @@ __device__ inline void stage(const Call<typename S::Compute>& call, const Place<
   });
 }
 
+// Calls body(i, c, offset, weight, row) for each corner c of a slot's samples k + i, with i below kInFlight; all rows
+// are loaded before the first call. `base`: the lane's channels in the head's first row.
+template <class S, class Body>
+__device__ inline void for_each_corner(const typename S::Element* base, const SharedSamples<S>& samples, int slot,
+                                       int k, const Body& body) {
+  using Compute = typename S::Compute;
+  Corners<typename S::Offset> offset[kInFlight];
+  Packed<typename S::Element, S::kVector> packed[kInFlight][4];
+#pragma unroll
+  for (int i = 0; i < kInFlight; ++i) {
+    offset[i] = in_registers(samples.offset[slot][k + i]);
+    load_corners<S>(base, offset[i], packed[i]);
+  }
+#pragma unroll
+  for (int i = 0; i < kInFlight; ++i) {
+    const auto weight = in_registers(samples.weight[slot][k + i]);
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      Compute row[S::kVector];
+      unpack<S::kVector, Compute, typename S::Element>(packed[i][c], row);
+      body(i, c, offset[i].at[c], weight.at[c], row);
+    }
+  }
+}
+
 template <class S, int reference_size>
 __global__ void __launch_bounds__(S::kThreads) forward_kernel(const __grid_constant__ Call<typename S::Compute> call) {
   using T = typename S::Element;
@@ -357,22 +382,11 @@ __global__ void __launch_bounds__(S::kThreads) forward_kernel(const __grid_const
       stage<S, reference_size>(call, place, first, statistics, samples, [](int, int, const Sample<S>&) {});
       __syncwarp();
       for (int k = 0; active && k < min(kChunk, count - first); k += kInFlight) {
-        Packed<T, kVector> packed[kInFlight][4];
+        for_each_corner<S>(value + channel, samples, place.slot, k,
+                           [&](int, int, typename S::Offset, Compute weight, const Compute (&row)[kVector]) {
 #pragma unroll
-        for (int i = 0; i < kInFlight; ++i) {
-          load_corners<S>(value + channel, in_registers(samples.offset[place.slot][k + i]), packed[i]);
-        }
-#pragma unroll
-        for (int i = 0; i < kInFlight; ++i) {
-          const auto weight = in_registers(samples.weight[place.slot][k + i]);
-#pragma unroll
-          for (int c = 0; c < 4; ++c) {
-            Compute row[kVector];
-            unpack<kVector, Compute, T>(packed[i][c], row);
-#pragma unroll
-            for (int j = 0; j < kVector; ++j) total[j] += row[j] * weight.at[c];
-          }
-        }
+                             for (int j = 0; j < kVector; ++j) total[j] += row[j] * weight;
+                           });
       }
     }
     if (active) {
@@ -470,28 +484,17 @@ __global__ void __launch_bounds__(S::kThreads) backward_kernel(const __grid_cons
     });
     __syncwarp();
     for (int k = 0; k < chunk; k += kInFlight) {
-      Corners<typename S::Offset> offset[kInFlight];
       Compute dots[kInFlight][4] = {};
-#pragma unroll
-      for (int i = 0; i < kInFlight; ++i) offset[i] = in_registers(samples.offset[place.slot][k + i]);
       for (int channel = place.lane * kVector; channel < call.channels; channel += S::kLanes * kVector) {
         if constexpr (kVector == 1) load_vector<kVector>(grad_row + channel, grad);
-        Packed<T, kVector> packed[kInFlight][4];
+        for_each_corner<S>(
+            value + channel, samples, place.slot, k,
+            [&](int i, int c, typename S::Offset offset, Compute weight, const Compute (&row)[kVector]) {
 #pragma unroll
-        for (int i = 0; i < kInFlight; ++i) load_corners<S>(value + channel, offset[i], packed[i]);
-#pragma unroll
-        for (int i = 0; i < kInFlight; ++i) {
-          const auto weight = in_registers(samples.weight[place.slot][k + i]);
-#pragma unroll
-          for (int c = 0; c < 4; ++c) {
-            Compute row[kVector];
-            unpack<kVector, Compute, T>(packed[i][c], row);
-#pragma unroll
-            for (int j = 0; j < kVector; ++j) dots[i][c] += row[j] * grad[j];
-            if (offset[i].at[c] < 0) continue;
-            add_vector<kVector>(sums + channel + int64_t{kVector} * offset[i].at[c], grad, weight.at[c], scale);
-          }
-        }
+              for (int j = 0; j < kVector; ++j) dots[i][c] += row[j] * grad[j];
+              if (offset < 0) return;
+              add_vector<kVector>(sums + channel + int64_t{kVector} * offset, grad, weight, scale);
+            });
         if constexpr (kVector > 1) break;  // the lanes' vectors cover the channels
       }
 #pragma unroll
