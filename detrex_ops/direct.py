@@ -1,7 +1,9 @@
 """The operators without torch's dispatcher, where nothing is there that it would have to ask.
 
 Through the dispatcher a call passes several Python functions before it reaches a kernel, which takes longer than a
-decoder layer's kernel does on a GPU. Here the same functions follow each other directly.
+decoder layer's kernel does on a GPU. Here the same functions follow each other directly. Inputs are those of the
+operators: tensors as in :mod:`detrex_ops.ms_deform_attn`, and after the value the sizes of the levels, flat,
+``[H0, W0, H1, W1, ...]``. Nothing is checked here.
 """
 
 from __future__ import annotations
