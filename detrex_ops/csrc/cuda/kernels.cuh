@@ -222,11 +222,12 @@ __device__ inline void add_vector(Sum* sums, const Compute (&source)[vector], Co
         atomicAdd(reinterpret_cast<float4*>(sums + j), make_float4(source[j] * factor, source[j + 1] * factor,
                                                                    source[j + 2] * factor, source[j + 3] * factor));
       }
-      return;
-    }
+    } else
 #endif
+    {
 #pragma unroll
-    for (int j = 0; j < vector; ++j) atomicAdd(sums + j, source[j] * factor);
+      for (int j = 0; j < vector; ++j) atomicAdd(sums + j, source[j] * factor);
+    }
   }
 }
 
