@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from benchmarks.common import Timing, environment, in_turns, write_results
-from benchmarks.contestant import Accelerate, Contestant, Prepare, Setup
+from benchmarks.contestant import Contestant, Optimize, Prepare, Setup
 from benchmarks.detectors import Case, save_random_weights
 
 __all__ = ["main"]
@@ -21,7 +21,7 @@ PACKAGES = ("torch", "torchvision", "transformers", "timm", "numpy")
 TOLERANCE = 1e-3  # of the scores, as logits
 
 
-def main(name: str, title: str, prepare: Prepare, accelerate: Accelerate) -> None:
+def main(name: str, title: str, prepare: Prepare, optimize: Optimize) -> None:
     """Parse the command line, measure every case and write the results.
 
     The two run in processes of their own, in turns, so that neither profits from memory that the other has mapped.
@@ -31,7 +31,7 @@ def main(name: str, title: str, prepare: Prepare, accelerate: Accelerate) -> Non
         name: of the result files.
         title: of the table.
         prepare: makes a contestant's step.
-        accelerate: pulls levers of our model.
+        optimize: applies optimizations of our model.
     """
     args = _parse(name)
     env = environment(torch.device(args.device), PACKAGES)  # now: the commit may be another one when the run ends
@@ -43,10 +43,14 @@ def main(name: str, title: str, prepare: Prepare, accelerate: Accelerate) -> Non
             weights=folder,
             bf16=args.bf16,
             ops=args.ops,
-            levers=None if args.levers == ["all"] else () if args.levers == ["none"] else tuple(args.levers),
+            optimizations=None
+            if args.optimizations == ["all"]
+            else ()
+            if args.optimizations == ["none"]
+            else tuple(args.optimizations),
             keep_freed_memory=args.keep_freed_memory,
             prepare=prepare,
-            accelerate=accelerate,
+            optimize=optimize,
         )
         contestants = {name: Contestant(name, setup) for name in NAMES}
         difference = _difference(contestants)
@@ -58,7 +62,7 @@ def main(name: str, title: str, prepare: Prepare, accelerate: Accelerate) -> Non
     env |= {
         "repeats": args.repeats,
         "precision": "bfloat16 autocast" if args.bf16 else "float32",
-        "levers": ", ".join(args.levers),
+        "optimizations": ", ".join(args.optimizations),
         "one process at a time": ", ".join(args.alone) or None,
         "ours keeps freed memory": args.keep_freed_memory,
         "largest difference of the scores": difference,
@@ -99,7 +103,9 @@ def _parse(name: str) -> argparse.Namespace:
         "--alone", nargs="*", default=[], metavar="BxHxW", help="out of --cases: for these, one process at a time"
     )
     parser.add_argument("--ops", choices=("auto", "reference"), default="auto", help="our operator's backend")
-    parser.add_argument("--levers", nargs="+", default=["all"], help="of detrex.engine.accelerate, or 'all' or 'none'")
+    parser.add_argument(
+        "--optimizations", nargs="+", default=["all"], help="of detrex.inference.optimizations, or all or none"
+    )
     parser.add_argument(
         "--keep-freed-memory", action=argparse.BooleanOptionalAction, default=True, help="have our process keep it"
     )

@@ -26,8 +26,8 @@ import detrex_ops
 from benchmarks.common import PeakMemory, clock, environment, in_turns, write_results
 from benchmarks.training_memory import random_image
 from detrex.config import load_config
-from detrex.engine.accelerate import TrainingLevers
-from detrex.engine.optim import build_optimizer
+from detrex.inference.optimizations import TrainingOptimizations
+from detrex.solver.param_groups import build_optimizer
 
 
 def build_step(config: str, args: argparse.Namespace) -> Callable[[], None]:
@@ -35,7 +35,7 @@ def build_step(config: str, args: argparse.Namespace) -> Callable[[], None]:
     torch.manual_seed(0)
     cfg = load_config(config, args.opts)
     model = instantiate(cfg.model).to(args.device).train()
-    TrainingLevers(model)
+    TrainingOptimizations(model)
     optimizer = build_optimizer(cfg, model)
     batch = [random_image(*args.image_size, args.objects, cfg.model.num_classes) for _ in range(args.batch)]
 

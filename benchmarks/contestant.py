@@ -15,22 +15,22 @@ from torch import nn
 import detrex_ops
 from benchmarks.common import PeakMemory, clock
 from benchmarks.detectors import Case, build_hugging_face, build_ours, encoder_scores, make_inputs
-from detrex.engine.accelerate import keep_freed_memory
+from detrex.inference.optimizations import keep_freed_memory
 
-__all__ = ["Accelerate", "Contestant", "Prepare", "Setup"]
+__all__ = ["Contestant", "Optimize", "Prepare", "Setup"]
 
 # (contestant's name, model, inputs of ours, inputs of transformers) -> one measured step
 Prepare = Callable[[str, nn.Module, list[dict], dict], Callable[[], object]]
 
-# (our model, names of levers or None for all) -> our model with them pulled
-Accelerate = Callable[[nn.Module, Sequence[str] | None], nn.Module]
+# (our model, names of optimizations or None for all) -> our model with them pulled
+Optimize = Callable[[nn.Module, Sequence[str] | None], nn.Module]
 
 
 @dataclass(frozen=True)
 class Setup:
     """What both contestants get: device, number of threads (0: torch's default), folder with the weights, precision.
 
-    For ours alone: ``ops`` is the operator's backend; ``accelerate`` pulls the ``levers``, None for all;
+    For ours alone: ``ops`` is the operator's backend; ``optimize`` applies the ``optimizations``, None for all;
     ``keep_freed_memory`` sets up malloc. ``prepare`` makes a step.
     """
 
@@ -39,10 +39,10 @@ class Setup:
     weights: str
     bf16: bool
     ops: str
-    levers: tuple[str, ...] | None
+    optimizations: tuple[str, ...] | None
     keep_freed_memory: bool
     prepare: Prepare
-    accelerate: Accelerate
+    optimize: Optimize
 
 
 class Contestant:
@@ -85,7 +85,7 @@ class _Worker:
             os.environ["DETREX_OPS"] = setup.ops
             if setup.keep_freed_memory:
                 keep_freed_memory()
-            self.model = setup.accelerate(build_ours(setup.weights).to(self.device), setup.levers)
+            self.model = setup.optimize(build_ours(setup.weights).to(self.device), setup.optimizations)
         else:
             self.model = build_hugging_face(setup.weights).to(self.device)
         self.memory = PeakMemory(self.device)

@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 
 import detrex_ops
-from detrex.data.demo_shapes import ShapesParameters, make_demo_data
+from detrex.data.datasets.shapes import ShapesParameters, make_demo_data
 from detrex_ops.backends import available
 from detrex_ops.kernels import REFERENCE, Arguments, Implementation
 from detrex_ops.self_test import self_test

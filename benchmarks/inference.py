@@ -1,6 +1,6 @@
 """One inference of two-stage Deformable DETR (ResNet-50), post-processing included, beside transformers' model.
 
-    python benchmarks/inference.py [--cases 1x800x1333] [--device cuda] [--levers all] [--profile]
+    python benchmarks/inference.py [--cases 1x800x1333] [--device cuda] [--optimizations all] [--profile]
 
 Weights and images are the same, and so are the answers: scores of both are compared before anything is measured.
 """
@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-import detrex.engine.accelerate
+import detrex.inference.optimizations
 from benchmarks.compare import main
 from benchmarks.detectors import hugging_face_detections
 
@@ -37,10 +37,10 @@ def prepare(contestant: str, model: nn.Module, inputs: list[dict], theirs: dict)
     return run
 
 
-def accelerate(model: nn.Module, levers: Sequence[str] | None) -> nn.Module:
-    """Our model with the levers pulled."""
-    return detrex.engine.accelerate.accelerate(model, levers)
+def optimize(model: nn.Module, optimizations: Sequence[str] | None) -> nn.Module:
+    """Our model with the optimizations pulled."""
+    return detrex.inference.optimizations.optimize_model(model, optimizations)
 
 
 if __name__ == "__main__":
-    main("inference", "One inference, ours and transformers'", prepare, accelerate)
+    main("inference", "One inference, ours and transformers'", prepare, optimize)

@@ -29,7 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.common import environment, in_turns, write_results
 from detrex.config import load_config
-from detrex.engine.accelerate import TRAINING_LEVERS, TrainingLevers
+from detrex.inference.optimizations import TRAINING_OPTIMIZATIONS, TrainingOptimizations
 
 CONFIG = "projects/deformable_detr/configs/deformable_detr_r50_two_stage_50ep.py"
 # name: (processes, threads of each, images of each)
@@ -61,7 +61,7 @@ def work(pipe: Connection, rank: int, place: tuple[int, int, int], exchange: boo
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = instantiate(load_config(CONFIG).model).train()
-    TrainingLevers(model, TRAINING_LEVERS)
+    TrainingOptimizations(model, TRAINING_OPTIMIZATIONS)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if world > 1:
         store = dist.TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-import detrex.engine.accelerate
+import detrex.inference.optimizations
 from benchmarks.compare import main
 
 
@@ -40,11 +40,11 @@ def prepare(contestant: str, model: nn.Module, inputs: list[dict], theirs: dict)
     return run
 
 
-def accelerate(model: nn.Module, levers: Sequence[str] | None) -> nn.Module:
-    """Our model with the levers pulled."""
-    detrex.engine.accelerate.TrainingLevers(model, levers)
+def optimize(model: nn.Module, optimizations: Sequence[str] | None) -> nn.Module:
+    """Our model with the optimizations pulled."""
+    detrex.inference.optimizations.TrainingOptimizations(model, optimizations)
     return model
 
 
 if __name__ == "__main__":
-    main("train_step", "One training step, ours and transformers'", prepare, accelerate)
+    main("train_step", "One training step, ours and transformers'", prepare, optimize)

@@ -26,7 +26,7 @@ from detectron2.structures import Boxes, Instances
 
 import detrex_ops
 from detrex.config import load_config
-from detrex.engine.optim import build_optimizer
+from detrex.solver.param_groups import build_optimizer
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .engine.detector import Detector
+    from detrex.inference.detector import Detector
 
 __all__ = ["Detector", "__version__"]
 
@@ -18,6 +18,6 @@ def __getattr__(name: str) -> Any:
     """``detrex.Detector``, which needs every layer, is imported when it is asked for."""
     if name != "Detector":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .engine.detector import Detector
+    from detrex.inference.detector import Detector
 
     return Detector

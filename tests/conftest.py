@@ -12,6 +12,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))  # tests import tests/tiny.py as a module
 
 
+pytest_plugins = ["data_fixtures", "detector_fixtures"]
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)

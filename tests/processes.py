@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 
 _CONTEXT = multiprocessing.get_context("forkserver")  # a fork of a process that has threads may hang
-_CONTEXT.set_forkserver_preload(["torch._dynamo", "detrex.engine.launch"])
+_CONTEXT.set_forkserver_preload(["torch._dynamo", "detrex.cli.train"])
 
 
 def run_job(function: Callable[..., Any], world: int, *args: Any, folder: Path, timeout: float = 120) -> None:

@@ -16,22 +16,20 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("detrex.structures",),
     ("detrex.layers",),
     ("detrex.modeling",),
-    ("detrex.data", "detrex.checkpoint"),
-    (
-        "detrex.engine",
-        "detrex.compat",
-        "detrex.config",
-        "detrex.config_check",
-        "detrex.plain_config",
-        "detrex.doctor",
-    ),
+    ("detrex.config", "detrex.solver"),
+    ("detrex.data", "detrex.checkpoint", "detrex.compat"),
+    ("detrex.distributed",),
+    ("detrex.inference", "detrex.analysis"),
+    ("detrex.export", "detrex.visualization", "detrex.report"),
+    ("detrex.engine",),
+    ("detrex.cli",),
     ("projects.deformable_detr",),
     ("projects.h_deformable_detr", "projects.dab_deformable_detr"),
     ("configs",),
     ("tools",),
 )
 # The package itself and reading config files are harmless for everyone above the mathematics.
-ANYWHERE_ABOVE_MODELING = ("detrex", "detrex.config", "detrex.config_check")
+ANYWHERE_ABOVE_MODELING = ("detrex", "detrex.config", "detrex.config.validation")
 WITHOUT_DETECTRON2 = ("detrex_ops", "detrex.structures", "detrex.layers", "detrex.modeling")
 DETECTRON2_ALLOWED_WITHIN = ("detrex.modeling.backbone", "detrex.modeling.neck")
 OURS = ("detrex", "detrex_ops", "projects", "configs", "tools")

@@ -49,7 +49,13 @@ def tiny_transformer(
 ) -> DeformableTransformer:
     """Random weights everywhere, the zero-initialised ones too, so that nothing cancels."""
     torch.manual_seed(seed)
-    sizes = {"embed_dim": EMBED_DIM, "num_heads": 4, "hidden_dim": 48, "num_levels": NUM_LEVELS, "num_points": 2}
+    sizes = {
+        "embed_dim": EMBED_DIM,
+        "num_heads": 4,
+        "feedforward_dim": 48,
+        "num_feature_levels": NUM_LEVELS,
+        "num_points": 2,
+    }
     groups = QueryGroups(one2one=queries, one2many=one2many)
     if variant == "two_stage":
         source = TwoStageQueries(groups=groups, num_classes=num_classes, embed_dim=EMBED_DIM)
@@ -58,7 +64,7 @@ def tiny_transformer(
     default = NoRefinement() if variant == "plain" else IterativeRefinement()
     transformer = DeformableTransformer(
         embed_dim=EMBED_DIM,
-        num_levels=NUM_LEVELS,
+        num_feature_levels=NUM_LEVELS,
         position_embedding=PositionEmbeddingSine(embed_dim=EMBED_DIM),
         encoder=DeformableEncoder(num_layers=2, dropout=0.0, **sizes),
         queries=source,

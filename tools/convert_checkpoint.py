@@ -18,8 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from detrex.checkpoint import CheckpointError
+from detrex.checkpoint.conversion import LAYOUTS, convert
 from detrex.config import ConfigError
-from detrex.engine.conversion import LAYOUTS, convert
 
 TOLERANCE = 1e-5
 

@@ -18,9 +18,9 @@ from detectron2.utils.logger import setup_logger
 from detrex.checkpoint import CheckpointError
 from detrex.config import ConfigError
 from detrex.data import DatasetError
-from detrex.engine.annotate import annotate
-from detrex.engine.detector import DTYPES, Detector
-from detrex.engine.inputs import find_inputs
+from detrex.inference.annotate import annotate
+from detrex.inference.detector import DTYPES, Detector
+from detrex.inference.inputs import find_inputs
 
 
 def build_parser() -> argparse.ArgumentParser:

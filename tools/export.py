@@ -23,10 +23,10 @@ from detectron2.utils.logger import setup_logger
 from detrex.checkpoint import CheckpointError
 from detrex.config import ConfigError, load_config
 from detrex.data import DatasetError
-from detrex.engine.detector import Detector
-from detrex.engine.export import describe, export_program, save_onnx, save_program
-from detrex.engine.export_check import TOLERANCE, Comparison, check_sizes, compare, evaluate_each
-from detrex.engine.exported import ExportedDetector, OnnxDetector, ProgramDetector
+from detrex.export.comparison import TOLERANCE, Comparison, check_sizes, compare, evaluate_each
+from detrex.export.program import describe, export_program, save_onnx, save_program
+from detrex.export.runtime import ExportedDetector, OnnxDetector, ProgramDetector
+from detrex.inference.detector import Detector
 
 BATCHES = (1, 4)
 
@@ -63,7 +63,7 @@ def export(args: argparse.Namespace) -> bool:
     """Export, compare, evaluate; whether all comparisons agree."""
     if args.evaluate and args.config_file is None:
         raise ValueError("--evaluate needs --config-file, a checkpoint does not know its data; a run's is config.yaml")
-    overrides = [*args.opts, "train.accelerate.evaluation=none"]
+    overrides = [*args.opts, "train.optimizations.evaluation=none"]
     detector = Detector.from_checkpoint(args.weights, config_file=args.config_file, overrides=overrides, device="cpu")
     metadata = describe(detector)
     dtype = getattr(torch, args.images)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from detrex.data.demo_shapes import ShapesParameters, make_demo_data
+from detrex.data.datasets.shapes import ShapesParameters, make_demo_data
 
 
 def build_parser() -> argparse.ArgumentParser:

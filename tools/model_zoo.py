@@ -10,7 +10,7 @@ from pathlib import Path
 # In a source tree that is not installed, packages lie beside tools/.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from detrex.engine.zoo import PROJECTS, evaluate_entries, select_entries, update_readme
+from detrex.cli.zoo import PROJECTS, evaluate_entries, select_entries, update_readme
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -11,8 +11,8 @@ from pathlib import Path
 # In a source tree that is not installed, packages lie beside tools/.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from detrex.cli.demo import print_report, run_demo
 from detrex.config import ConfigError
-from detrex.engine.shapes_demo import print_report, run_demo
 
 
 def build_parser() -> argparse.ArgumentParser:

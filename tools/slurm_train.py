@@ -10,8 +10,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from detrex.checkpoint import CheckpointError
+from detrex.cli.slurm import submit
 from detrex.config import ConfigError
-from detrex.engine.slurm import submit
 
 if __name__ == "__main__":
     try:

@@ -7,7 +7,7 @@ The names give the epochs that the paper's run takes; pair them with ``train.max
 from detectron2.config import LazyCall as L
 from fvcore.common.param_scheduler import CosineParamScheduler, LinearParamScheduler, MultiStepParamScheduler
 
-from detrex.engine.schedule import with_warmup
+from detrex.solver.lr_schedule import with_warmup
 
 
 def _schedule(scheduler):

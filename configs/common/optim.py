@@ -4,7 +4,7 @@ import torch
 from detectron2.config import LazyCall as L
 from detectron2.solver.build import get_default_optimizer_params
 
-from detrex.engine.optim import LRFactors
+from detrex.solver.param_groups import LRFactors
 
 # The trainer sets params.model. Norms are not decayed; weight_decay_norm=None decays them as everything else.
 AdamW = L(torch.optim.AdamW)(

@@ -47,9 +47,9 @@ train = {
     # Mixed precision: "bfloat16", or "float16" with loss scaling. Matching and losses stay in float32.
     "amp": {"enabled": False, "dtype": "bfloat16"},
     "clip_grad": {"enabled": True, "params": {"max_norm": 0.1, "norm_type": 2}},
-    # Levers of detrex.engine.accelerate, which change results only by rounding: "all", "none" or a list of names.
+    # Optimizations (detrex.inference.optimizations) change results only by rounding: "all", "none" or a list of names.
     # keep_freed_memory: on CPUs, the process holds up to 1.5 times its peak and spends no time on fresh pages.
-    "accelerate": {"training": "all", "evaluation": "all", "keep_freed_memory": True},
+    "optimizations": {"training": "all", "evaluation": "all", "keep_freed_memory": True},
     # Arguments of torch's DistributedDataParallel.
     "ddp": {"broadcast_buffers": False, "find_unused_parameters": False, "fp16_compression": False},
     # FSDP2 instead of DistributedDataParallel: weights, gradients and optimizer state are spread over the processes.

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from .dialects.coco_classes import NUM_IDS, NUM_USED, USED_COCO_IDS
+from detrex.checkpoint.dialects.coco_classes import NUM_IDS, NUM_USED, USED_COCO_IDS
+
 from .errors import CheckpointError
 
 __all__ = ["transformers_config"]

@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 from detrex.checkpoint.dialects import DETECTORS, from_ours, our_constants
 from detrex.config import ConfigError
-from detrex.engine.analysis import meta_device
-from detrex.engine.optim import LRFactors
+from detrex.config.instantiation import meta_device
+from detrex.solver.param_groups import LRFactors
 
 __all__ = ["factors_by_name", "original_names"]
 

@@ -16,7 +16,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from detrex.config import ConfigError, find_config, get_config
-from detrex.config_check import child_of, parameters_of
+from detrex.config.validation import child_of, parameters_of
 
 from .names import is_original_config
 from .original import load_original_config

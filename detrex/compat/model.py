@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from detrex.config import ConfigError, get_config
-from detrex.config_check import child_of, parameters_of
+from detrex.config.validation import child_of, parameters_of
 
 from .names import NAMES
 
@@ -122,11 +122,11 @@ def _transformer(cfg: DictConfig, new: DictConfig, old: Call, transformer: Call,
     width |= {"model.neck.out_channels": cfg.model.neck.out_channels}
     levels = {f"{part.path}.num_feature_levels": part["num_feature_levels"] for part in parts}
     levels |= {"model.neck.num_outs": cfg.model.neck.get("num_outs", len(cfg.model.neck.input_shapes))}
-    _put(new.transformer, embed_dim=_tied(width), num_levels=_tied(levels))
+    _put(new.transformer, embed_dim=_tied(width), num_feature_levels=_tied(levels))
     for part, node in ((encoder, new.transformer.encoder), (decoder, new.transformer.decoder)):
         dropout = _tied({f"{part.path}.{key}": part[key] for key in ("attn_dropout", "ffn_dropout")})
         _put(node, num_layers=part["num_layers"], num_heads=part["num_heads"])
-        _put(node, hidden_dim=part["feedforward_dim"], dropout=dropout)
+        _put(node, feedforward_dim=part["feedforward_dim"], dropout=dropout)
     _put(new.transformer.decoder, inverse_sigmoid_eps=1e-3)
     _put(
         new.transformer.position_embedding,

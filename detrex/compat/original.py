@@ -15,7 +15,7 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
 from detrex.config import ConfigError, apply_overrides
-from detrex.config_check import check_section, check_targets
+from detrex.config.validation import check_section, check_targets
 
 from .common import common_config
 from .names import NAMES, PACKAGES
@@ -99,6 +99,6 @@ def _names_of_the_original(path: Path) -> Iterator[None]:
 def _get_config(name: str, path: Path) -> DictConfig:
     """A shared config: that of the checkout around ``path`` if there is one, else as the original has it by default."""
     for folder in path.parents:
-        if (folder / "configs" / name).is_file() and (folder / "detrex" / "config").is_dir():
+        if (folder / "configs" / name).is_file() and (folder / "detrex" / "config" / "config.py").is_file():
             return LazyConfig.load(str(folder / "configs" / name))
     return common_config(name)

@@ -12,9 +12,9 @@ from fvcore.common.param_scheduler import MultiStepParamScheduler
 from omegaconf import DictConfig, OmegaConf
 
 from detrex.config import ConfigError, get_config
-from detrex.config_check import child_of, parameters_of
+from detrex.config.validation import child_of, parameters_of
 from detrex.data import DetrDatasetMapper, build_coco_evaluator
-from detrex.engine.optim import LRFactors
+from detrex.solver.param_groups import LRFactors
 
 from .lr_factors import factors_by_name, original_names
 from .model import Call, rewrite_model

@@ -1,14 +1,15 @@
 """Data: detectron2 records to the detector's input, registration and checks of data sets, the generated demo set."""
 
-from .box_check import degenerate_reason
-from .coco_json import CocoData, read_coco_json, write_coco_json
+from detrex.data.checks.boxes import degenerate_reason
+from detrex.data.checks.findings import KINDS, DatasetError, Finding
+from detrex.data.formats.coco_json import CocoData, read_coco_json, write_coco_json
+from detrex.data.formats.reader import open_data, open_folder
+
 from .dataset_check import CheckedData, check_source
-from .dataset_mapper import DetrDatasetMapper, read_image
-from .evaluator import build_coco_evaluator
-from .findings import KINDS, DatasetError, Finding
-from .open_data import open_data, open_folder
-from .prepare import DataInfo, category_ids, prepare_data, register_coco_data
-from .train_loader import BrokenImagesError, TrainLoader, build_train_loader
+from .evaluation import build_coco_evaluator
+from .loader import BrokenImagesError, TrainLoader, build_train_loader
+from .mapper import DetrDatasetMapper, read_image
+from .registry import DataInfo, category_ids, prepare_data, register_coco_data
 
 __all__ = [
     "KINDS",

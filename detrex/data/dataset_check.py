@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .coco_json import CocoData, check_content
-from .findings import Finding, short
-from .source import DataSource
+from detrex.data.checks.findings import Finding, short
+from detrex.data.formats.coco_json import CocoData, check_content
+from detrex.data.formats.source import DataSource
 
 SPLIT_ORDER = ("train", "val", "test")
 NEEDED_SPLITS = ("train", "val")

@@ -12,15 +12,15 @@ from omegaconf import DictConfig
 from torch import nn
 
 from detrex.checkpoint import Checkpointer, read_checkpoint
-from detrex.config_check import ConfigError
+from detrex.config.instantiation import build
+from detrex.config.validation import ConfigError
 from detrex.data.random_state import random_state, set_random_state
+from detrex.distributed.errors import MachineError
+from detrex.inference.optimizations import TRAINING_OPTIMIZATIONS, TrainingOptimizations, parse_optimizations
 
-from .accelerate import TRAINING_LEVERS, TrainingLevers, parse_levers
 from .dry_run import dry_run
-from .faults import MachineError
 from .gradients import autocast, check_parts
 from .largest_batch import largest_sample
-from .setup import build
 
 __all__ = ["largest_by_memory", "largest_that_fits", "resolve_batch_size"]
 
@@ -82,7 +82,7 @@ def _find(cfg: DictConfig, device: torch.device) -> tuple[int, str]:
     sample = largest_sample(build(cfg, "dataloader.train"))
     model = build(cfg, "model").to(device).train()
     check_parts(model, least)
-    TrainingLevers(model, parse_levers(cfg.train.accelerate.training, TRAINING_LEVERS))
+    TrainingOptimizations(model, parse_optimizations(cfg.train.optimizations.training, TRAINING_OPTIMIZATIONS))
     shape = " x ".join(map(str, sample["image"].shape[1:]))
     amp = cfg.train.amp.dtype if cfg.train.amp.enabled else None
 

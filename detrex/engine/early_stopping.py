@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from detrex.config_check import ConfigError
+from detrex.config.validation import ConfigError
 
 if TYPE_CHECKING:
     from .hooks import Evaluation

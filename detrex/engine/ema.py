@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from detrex.config_check import ConfigError
+from detrex.config.validation import ConfigError
 
 __all__ = ["ModelEMA"]
 

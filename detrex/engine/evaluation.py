@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .accelerate import LEVERS, accelerate, parse_levers
+from detrex.inference.optimizations import OPTIMIZATIONS, optimize_model, parse_optimizations
 
 __all__ = ["FirstBatches", "evaluate", "finite_scalars"]
 
@@ -55,7 +55,7 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, dict[str, float]]:
     rehearsal = cfg.train.fast_dev_run
     if rehearsal.enabled:
         loader = FirstBatches(loader, rehearsal.eval_batches)
-    model = accelerate(model, parse_levers(cfg.train.accelerate.evaluation, LEVERS))
+    model = optimize_model(model, parse_optimizations(cfg.train.optimizations.evaluation, OPTIMIZATIONS))
     results = inference_on_dataset(model, loader, evaluator)
     if comm.is_main_process():
         print_csv_format(results)

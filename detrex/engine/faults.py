@@ -21,20 +21,17 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from detrex.data.random_state import random_state, set_random_state
+from detrex.distributed.errors import MachineError
 
 from .gradients import losses_of_parts
 
-__all__ = ["MachineError", "explain", "image_names", "locate_non_finite", "save_batch"]
+__all__ = ["explain", "image_names", "locate_non_finite", "save_batch"]
 
 Batch = Sequence[Mapping[str, Any]]
 
 _OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
 _LAST_BREATH_S = 2.0  # from a worker's broken connection to its end, at most
 _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) (.*)", re.DOTALL)
-
-
-class MachineError(RuntimeError):
-    """Memory ran out or a process died: the machine's fault, or that of asking too much of it."""
 
 
 def image_names(batch: Batch) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from detrex.config_check import ConfigError
+from detrex.config.validation import ConfigError
 from detrex.modeling.batching import WholeBatch
 
 from .metrics import PhaseTimer

@@ -14,14 +14,14 @@ from omegaconf import DictConfig
 from torch import nn
 
 from detrex.checkpoint import Checkpointer
+from detrex.distributed.signals import StopOnSignal
+from detrex.distributed.watchdog import StallWatch
+from detrex.solver.lr_schedule import Schedule
 
 from .early_stopping import EarlyStopping
 from .ema import ModelEMA
 from .memory import max_rss_mb
-from .preemption import StopOnSignal
 from .progress import ProgressLine
-from .schedule import Schedule
-from .watch import StallWatch
 from .writers import Writers
 
 __all__ = ["Evaluation", "LRScheduler", "MemoryStats", "SaveCheckpoints", "build_hooks"]

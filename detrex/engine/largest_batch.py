@@ -10,8 +10,8 @@ import detectron2.data.transforms as T
 import torch
 from detectron2.structures import Boxes, Instances
 
-from detrex.config_check import ConfigError
-from detrex.data.train_loader import TrainLoader
+from detrex.config.validation import ConfigError
+from detrex.data.loader import TrainLoader
 
 __all__ = ["largest_sample", "largest_size"]
 

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from detrex.checkpoint import Checkpointer
+from detrex.checkpoint.metadata import checkpoint_metadata
 from detrex.compat.names import is_original_config
 from detrex.config import (
     ConfigError,
@@ -27,19 +28,25 @@ from detrex.config import (
     save_config,
     validate_config,
 )
+from detrex.config.instantiation import build
+from detrex.config.serialization import resolved_yaml
 from detrex.data import category_ids, prepare_data
+from detrex.distributed.fsdp import shard, whole_copy
+from detrex.inference.optimizations import (
+    OPTIMIZATIONS,
+    TRAINING_OPTIMIZATIONS,
+    TrainingOptimizations,
+    parse_optimizations,
+)
+from detrex.solver.lr_schedule import describe_lr, resolve_durations
+from detrex.solver.param_groups import build_optimizer, scale_lr
 
-from .accelerate import LEVERS, TRAINING_LEVERS, TrainingLevers, parse_levers
 from .auto_batch import resolve_batch_size
-from .detector import checkpoint_metadata
 from .dry_run import report_dry_run
 from .evaluation import evaluate, finite_scalars
 from .hooks import build_hooks
 from .largest_batch import largest_sample
-from .optim import build_optimizer, scale_lr
-from .schedule import describe_lr, resolve_durations
-from .setup import build, check_batch_size, resolved_yaml, setup_run
-from .sharding import shard, whole_copy
+from .run_config import check_batch_size, setup_run
 from .trainer import Trainer
 
 __all__ = ["config_from_args", "do_eval", "do_train", "main"]
@@ -91,11 +98,11 @@ def _check_values(cfg: DictConfig) -> None:
         raise ConfigError(f"{e.full_key or 'config'}: {e.msg or e}") from e
     if missing:
         raise ConfigError(f"these values must be given on the command line or in the config: {', '.join(missing)}")
-    for key, available in (("training", TRAINING_LEVERS), ("evaluation", LEVERS)):
+    for key, available in (("training", TRAINING_OPTIMIZATIONS), ("evaluation", OPTIMIZATIONS)):
         try:
-            parse_levers(cfg.train.accelerate[key], available)
+            parse_optimizations(cfg.train.optimizations[key], available)
         except ValueError as e:
-            raise ConfigError(f"train.accelerate.{key}: {e}") from e
+            raise ConfigError(f"train.optimizations.{key}: {e}") from e
 
 
 def _rehearse(cfg: DictConfig) -> None:
@@ -148,7 +155,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
 def _report(folder: str) -> None:
     """Write the page of a run that has ended; whatever goes wrong, the run has its results."""
-    from .report import write_report  # with all that draws
+    from detrex.report import write_report  # with all that draws
 
     start = time.perf_counter()
     try:
@@ -191,7 +198,9 @@ def do_train(
 
     model = build(cfg, "model").to(device)
     _log_size(model)
-    levers = TrainingLevers(model, parse_levers(cfg.train.accelerate.training, TRAINING_LEVERS))
+    optimizations = TrainingOptimizations(
+        model, parse_optimizations(cfg.train.optimizations.training, TRAINING_OPTIMIZATIONS)
+    )
     if cfg.train.fsdp.enabled:
         _check_fsdp(cfg)
         shard(model, cfg.train.fsdp.units, device=device)  # before the optimizer, whose parameters these become
@@ -218,7 +227,7 @@ def do_train(
         reinit=cfg.train.checkpoint.reinit,
         metadata=metadata,
         trainer=trainer,
-        levers=levers,
+        optimizations=optimizations,
     )
     last: dict[str, Any] = {}
 

@@ -225,8 +225,8 @@ class Trainer(SimpleTrainer):
         self._skipped_in_a_row, self._skipped = state_dict["skipped"]
         if state_dict["layers"] != self._layers():
             logger.warning(
-                "Other layers compute than when the run was saved, for example by another choice of a lever of "
-                "train.accelerate: from here on the run is the same up to rounding only"
+                "Other layers compute than when the run was saved, for example by another choice of a optimization of "
+                "train.optimizations: from here on the run is the same up to rounding only"
             )
         if self._own_state() is None:
             logger.warning(

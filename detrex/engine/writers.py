@@ -17,8 +17,7 @@ from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWrit
 from detectron2.utils.events import get_event_storage as storage
 
 from detrex.checkpoint.disk import replace_file
-
-from .schedule import Schedule
+from detrex.solver.lr_schedule import Schedule
 
 __all__ = ["Writers", "restore_metrics", "saved_metrics", "trim_metrics"]
 

@@ -30,10 +30,10 @@ class MLP(nn.Module):
 class FFN(nn.Module):
     """The transformer's two-layer perceptron, without residual and norm: (..., C) -> (..., C)."""
 
-    def __init__(self, *, embed_dim: int, hidden_dim: int, dropout: float):
+    def __init__(self, *, embed_dim: int, feedforward_dim: int, dropout: float):
         super().__init__()
-        self.linear1 = nn.Linear(embed_dim, hidden_dim)
-        self.linear2 = nn.Linear(hidden_dim, embed_dim)
+        self.linear1 = nn.Linear(embed_dim, feedforward_dim)
+        self.linear2 = nn.Linear(feedforward_dim, embed_dim)
         self.dropout = dropout
         for linear in (self.linear1, self.linear2):
             nn.init.xavier_uniform_(linear.weight)

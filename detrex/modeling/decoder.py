@@ -24,17 +24,24 @@ class DeformableDecoderLayer(nn.Module):
     """Self-attention among the queries, deformable cross-attention to the pyramid, FFN; LayerNorm after each."""
 
     def __init__(
-        self, *, embed_dim: int, num_heads: int, hidden_dim: int, num_levels: int, num_points: int, dropout: float
+        self,
+        *,
+        embed_dim: int,
+        num_heads: int,
+        feedforward_dim: int,
+        num_feature_levels: int,
+        num_points: int,
+        dropout: float,
     ):
         super().__init__()
         self.self_attn = nn.MultiheadAttention(embed_dim, num_heads, dropout, batch_first=True)
         nn.init.xavier_uniform_(self.self_attn.out_proj.weight)
         self.self_attn_norm = nn.LayerNorm(embed_dim)
         self.cross_attn = MultiScaleDeformableAttention(
-            embed_dim=embed_dim, num_heads=num_heads, num_levels=num_levels, num_points=num_points
+            embed_dim=embed_dim, num_heads=num_heads, num_levels=num_feature_levels, num_points=num_points
         )
         self.cross_attn_norm = nn.LayerNorm(embed_dim)
-        self.ffn = FFN(embed_dim=embed_dim, hidden_dim=hidden_dim, dropout=dropout)
+        self.ffn = FFN(embed_dim=embed_dim, feedforward_dim=feedforward_dim, dropout=dropout)
         self.ffn_norm = nn.LayerNorm(embed_dim)
         self.dropout = nn.Dropout(dropout, inplace=True)
 
@@ -66,8 +73,8 @@ class DeformableDecoder(nn.Module):
         refinement: what the next layer corrects, and around what it looks; see :mod:`detrex.modeling.refinement`.
         embed_dim: channels C.
         num_heads: attention heads N.
-        hidden_dim: width of the FFN.
-        num_levels: levels L of the pyramid.
+        feedforward_dim: width of the FFN.
+        num_feature_levels: levels L of the pyramid.
         num_points: sampling points P of each head and level.
         dropout: probability, in and after attention, inside and after the FFN.
         point_reference: whether queries start from points rather than boxes; it sets the heads' initial box size.
@@ -83,8 +90,8 @@ class DeformableDecoder(nn.Module):
         refinement: RefinementPolicy | None = None,
         embed_dim: int = 256,
         num_heads: int = 8,
-        hidden_dim: int = 1024,
-        num_levels: int = 4,
+        feedforward_dim: int = 1024,
+        num_feature_levels: int = 4,
         num_points: int = 4,
         dropout: float = 0.1,
         point_reference: bool = True,
@@ -99,8 +106,8 @@ class DeformableDecoder(nn.Module):
             DeformableDecoderLayer(
                 embed_dim=embed_dim,
                 num_heads=num_heads,
-                hidden_dim=hidden_dim,
-                num_levels=num_levels,
+                feedforward_dim=feedforward_dim,
+                num_feature_levels=num_feature_levels,
                 num_points=num_points,
                 dropout=dropout,
             )

@@ -18,14 +18,21 @@ class DeformableEncoderLayer(nn.Module):
     """Deformable self-attention and FFN, each with residual and LayerNorm after it."""
 
     def __init__(
-        self, *, embed_dim: int, num_heads: int, hidden_dim: int, num_levels: int, num_points: int, dropout: float
+        self,
+        *,
+        embed_dim: int,
+        num_heads: int,
+        feedforward_dim: int,
+        num_feature_levels: int,
+        num_points: int,
+        dropout: float,
     ):
         super().__init__()
         self.self_attn = MultiScaleDeformableAttention(
-            embed_dim=embed_dim, num_heads=num_heads, num_levels=num_levels, num_points=num_points
+            embed_dim=embed_dim, num_heads=num_heads, num_levels=num_feature_levels, num_points=num_points
         )
         self.self_attn_norm = nn.LayerNorm(embed_dim)
-        self.ffn = FFN(embed_dim=embed_dim, hidden_dim=hidden_dim, dropout=dropout)
+        self.ffn = FFN(embed_dim=embed_dim, feedforward_dim=feedforward_dim, dropout=dropout)
         self.ffn_norm = nn.LayerNorm(embed_dim)
         self.dropout = nn.Dropout(dropout, inplace=True)
 
@@ -42,8 +49,8 @@ class DeformableEncoder(nn.Module):
         num_layers: depth; 0 returns the pyramid as it is.
         embed_dim: channels C.
         num_heads: attention heads N.
-        hidden_dim: width of the FFN.
-        num_levels: levels L.
+        feedforward_dim: width of the FFN.
+        num_feature_levels: levels L.
         num_points: sampling points P of each head and level.
         dropout: probability, after attention, inside and after the FFN.
         use_checkpoint: recompute each layer in the backward pass, for less memory and the same result.
@@ -55,8 +62,8 @@ class DeformableEncoder(nn.Module):
         num_layers: int = 6,
         embed_dim: int = 256,
         num_heads: int = 8,
-        hidden_dim: int = 1024,
-        num_levels: int = 4,
+        feedforward_dim: int = 1024,
+        num_feature_levels: int = 4,
         num_points: int = 4,
         dropout: float = 0.1,
         use_checkpoint: bool = False,
@@ -67,8 +74,8 @@ class DeformableEncoder(nn.Module):
             DeformableEncoderLayer(
                 embed_dim=embed_dim,
                 num_heads=num_heads,
-                hidden_dim=hidden_dim,
-                num_levels=num_levels,
+                feedforward_dim=feedforward_dim,
+                num_feature_levels=num_feature_levels,
                 num_points=num_points,
                 dropout=dropout,
             )

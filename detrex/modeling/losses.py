@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from detrex.layers import box_cxcywh_to_xyxy, generalized_box_iou
+from detrex.layers import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
 
 __all__ = ["LossWeights", "box_losses", "sigmoid_focal_loss"]
 
@@ -43,5 +43,5 @@ def sigmoid_focal_loss(logits: Tensor, targets: Tensor, *, alpha: float, gamma: 
 def box_losses(predicted_M4: Tensor, target_M4: Tensor) -> tuple[Tensor, Tensor]:
     """Sums over M pairs of ``cxcywh`` boxes: the L1 distance, and 1 - generalised IoU."""
     l1 = (predicted_M4 - target_M4).abs().sum()
-    giou_M = generalized_box_iou(box_cxcywh_to_xyxy(predicted_M4), box_cxcywh_to_xyxy(target_M4))
+    giou_M = elementwise_generalized_box_iou(box_cxcywh_to_xyxy(predicted_M4), box_cxcywh_to_xyxy(target_M4))
     return l1, (1 - giou_M).sum()

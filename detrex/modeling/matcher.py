@@ -96,7 +96,7 @@ class HungarianMatcher:
         negative = (1 - self.alpha) * probability_QM**self.gamma * -(1 - probability_QM + 1e-8).log()
         boxes_Q4, target_M4 = boxes_Q4.float(), target.boxes_M4.float()
         distance_QM = torch.cdist(boxes_Q4, target_M4, p=1)
-        giou_QM = generalized_box_iou(box_cxcywh_to_xyxy(boxes_Q4)[:, None], box_cxcywh_to_xyxy(target_M4)[None])
+        giou_QM = generalized_box_iou(box_cxcywh_to_xyxy(boxes_Q4), box_cxcywh_to_xyxy(target_M4))
         cost_QM = self.cost_class * (positive - negative) + self.cost_bbox * distance_QM - self.cost_giou * giou_QM
         return cost_QM if padding_Q is None else cost_QM.masked_fill(padding_Q[:, None], NO_PREDICTION)
 

@@ -25,7 +25,7 @@ class DeformableTransformer(nn.Module):
         encoder: mixes the tokens.
         queries: learns the object queries or takes them from the encoder's proposals.
         decoder: turns queries into predictions.
-        num_levels: levels L of the pyramid.
+        num_feature_levels: levels L of the pyramid.
         embed_dim: channels C of all parts.
 
     Raises:
@@ -40,7 +40,7 @@ class DeformableTransformer(nn.Module):
         encoder: DeformableEncoder,
         queries: LearnedQueries | TwoStageQueries,
         decoder: DeformableDecoder,
-        num_levels: int = 4,
+        num_feature_levels: int = 4,
         embed_dim: int = 256,
     ):
         super().__init__()
@@ -56,7 +56,7 @@ class DeformableTransformer(nn.Module):
                 "set transformer.decoder.refinement to IterativeRefinement or LookForwardTwice"
             )
         self.position_embedding = position_embedding
-        self.level_embeds = nn.Parameter(torch.empty(num_levels, embed_dim))
+        self.level_embeds = nn.Parameter(torch.empty(num_feature_levels, embed_dim))
         nn.init.normal_(self.level_embeds)
         self.encoder, self.queries, self.decoder = encoder, queries, decoder
 

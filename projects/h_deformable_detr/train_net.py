@@ -9,7 +9,7 @@ from pathlib import Path
 # In a source tree that is not installed, packages lie two folders up.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from detrex.engine import run
+from detrex.cli.train import run
 
 if __name__ == "__main__":
     sys.exit(run())

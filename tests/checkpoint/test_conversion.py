@@ -11,13 +11,12 @@ import pytest
 import torch
 from detectron2.config import instantiate
 
-from detrex.checkpoint import CheckpointError, class_names, read_checkpoint
+from detrex.checkpoint import CheckpointError, class_names, conversion, read_checkpoint
+from detrex.checkpoint.conversion import ARCHITECTURES, convert, find_architecture, largest_difference
 from detrex.checkpoint.dialects import detect_dialect, to_ours
 from detrex.config import load_config
-from detrex.engine import conversion
-from detrex.engine.analysis import build_on_meta
-from detrex.engine.conversion import ARCHITECTURES, convert, find_architecture, largest_difference
-from detrex.engine.detector import Detector
+from detrex.config.instantiation import build_on_meta
+from detrex.inference.detector import Detector
 from tests.checkpoint.layouts import layout, published_state
 from tests.tiny import randomize
 
@@ -85,7 +84,7 @@ from detrex.config import get_config
 model = get_config("projects/deformable_detr/configs/deformable_detr_r50_{variant}50ep.py").model
 model.transformer.embed_dim = 32
 model.transformer.encoder.num_layers = 1
-model.transformer.encoder.hidden_dim = 48
+model.transformer.encoder.feedforward_dim = 48
 model.transformer.decoder.num_layers = 2
 model.transformer.queries.groups.one2one = 15
 """

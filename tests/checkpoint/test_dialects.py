@@ -14,7 +14,7 @@ from detrex.checkpoint import CheckpointError
 from detrex.checkpoint.dialects import DIALECTS, detect_dialect, from_ours, our_constants, to_ours
 from detrex.checkpoint.dialects.coco_classes import USED_COCO_IDS
 from detrex.checkpoint.dialects.rename import Row
-from detrex.engine.analysis import meta_device
+from detrex.config.instantiation import meta_device
 from tests.checkpoint.layouts import published_state
 
 PROJECTS = Path(__file__).parents[2] / "projects"

@@ -16,8 +16,8 @@ from detrex.compat.lr_factors import factors_by_name, original_names
 from detrex.compat.migration import edits
 from detrex.compat.names import NAMES, is_original_config
 from detrex.config import ConfigError, ConfigKeyError, get_config, load_config, save_config, validate_config
-from detrex.engine.analysis import meta_device
-from detrex.engine.optim import LRFactors
+from detrex.config.instantiation import meta_device
+from detrex.solver.param_groups import LRFactors
 from tests.checkpoint.layouts import layout, traced_state
 
 ROOT = Path(__file__).parents[2]
@@ -308,6 +308,7 @@ def test_a_checkout_of_the_original_lends_its_own_shared_configs(tmp_path):
     path = tmp_path / "projects/mine/configs/one_stage.py"
     assert load_config(path).optimizer.lr == 1e-4  # some configs/ folder, but not of the original
     (tmp_path / "detrex/config").mkdir(parents=True)
+    (tmp_path / "detrex/config/config.py").touch()
     assert load_config(path).optimizer.lr == 0.5
 
 

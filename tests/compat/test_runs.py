@@ -18,13 +18,13 @@ from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
 
 from detrex.checkpoint.dialects import detect_dialect, to_ours
+from detrex.cli.train import build_parser
 from detrex.compat.migration import edits
 from detrex.compat.migration import main as migrate
 from detrex.config import load_config
-from detrex.engine.analysis import meta_device
-from detrex.engine.launch import build_parser
-from detrex.engine.optim import build_optimizer
+from detrex.config.instantiation import meta_device
 from detrex.engine.train import main
+from detrex.solver.param_groups import build_optimizer
 
 HERE = Path(__file__).parent
 UPSTREAM = "DETREX_UPSTREAM"

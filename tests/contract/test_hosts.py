@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from detrex.engine import setup
+from detrex.engine import run_config as setup
 
 HERE = Path(__file__).parent
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from detrex.data.demo_shapes import ShapesParameters, make_demo_data
+from detrex.data.datasets.shapes import ShapesParameters, make_demo_data
 
 ROOT = Path(__file__).parents[2]
 OTHER = "DETECTRON2_OTHER_PYTHON"

@@ -14,8 +14,8 @@ from folders import pictures, write_coco, write_yolo
 from PIL import Image
 from test_broken_data import fingerprint
 
+from detrex.cli.check_data import EXIT_NOT_TRAINABLE, EXIT_TRAINABLE, EXIT_USAGE, main
 from detrex.data import KINDS
-from detrex.engine.data_report import EXIT_NOT_TRAINABLE, EXIT_TRAINABLE, EXIT_USAGE, main
 
 
 @pytest.fixture

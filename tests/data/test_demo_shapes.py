@@ -10,15 +10,9 @@ import numpy as np
 import pytest
 from coco_files import ROOT
 
-from detrex.data import demo_shapes, read_coco_json
-from detrex.data.demo_shapes import (
-    CLASS_NAMES,
-    STAMP,
-    ShapesParameters,
-    draw_image,
-    is_complete,
-    make_demo_data,
-)
+from detrex.data import read_coco_json
+from detrex.data.datasets import shapes as demo_shapes
+from detrex.data.datasets.shapes import CLASS_NAMES, STAMP, ShapesParameters, draw_image, is_complete, make_demo_data
 
 SMALL = ShapesParameters(num_train=12, num_val=4, image_size=64)
 

@@ -17,10 +17,11 @@ from folders import CLASSES, HEIGHT, WIDTH, WRITERS, Picture, pictures, voc_xml,
 from PIL import Image
 from test_broken_data import config, fingerprint
 
-from detrex.data import CheckedData, DatasetError, DetrDatasetMapper, check_source, open_folder, prepare_data, split
-from detrex.data.file_check import check_files
-from detrex.data.fix import write_fixed_copy
-from detrex.engine import run
+from detrex.cli.train import run
+from detrex.data import CheckedData, DatasetError, DetrDatasetMapper, check_source, open_folder, prepare_data
+from detrex.data.cleaning import write_fixed_copy
+from detrex.data.formats import split
+from detrex.data.image_files import check_files
 
 CONFIG = ROOT / "projects" / "deformable_detr" / "configs" / "custom_small.py"
 YOLO_DIGITS = 1e-4  # pixels: half of the sixth digit of 80

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detrex.engine.pictures import BoxLayer, class_colour, comparison_grid, draw_boxes, read_metrics, training_curve
+from detrex.inference.drawing import BoxLayer, class_colour, comparison_grid, draw_boxes, read_metrics, training_curve
 
 GREY = np.full((60, 80, 3), 128, dtype=np.uint8)
 

@@ -12,8 +12,8 @@ from coco_files import SIZE
 from PIL import Image
 
 from detrex.data import DetrDatasetMapper, read_image
-from detrex.data import image_check as images
-from detrex.data.image_check import ImageFault, inspect_image, read_header
+from detrex.data.checks import images as images
+from detrex.data.checks.images import ImageFault, inspect_image, read_header
 
 LIMIT = "decompression bomb|pixels; .* are safe"
 

@@ -11,7 +11,7 @@ from detectron2.config import instantiate
 from omegaconf import OmegaConf
 
 from detrex.config import load_config, validate_config
-from detrex.engine.analysis import meta_device
+from detrex.config.instantiation import meta_device
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "projects/deformable_detr/configs"

@@ -10,9 +10,10 @@ import pytest
 import torch
 from tiny import EMBED_DIM, NUM_LEVELS, image_input, tiny_detector
 
+from detrex.cli.train import build_parser
 from detrex.config import ConfigError, load_config
-from detrex.data.demo_shapes import ShapesParameters, make_demo_data
-from detrex.engine import build_parser, main
+from detrex.data.datasets.shapes import ShapesParameters, make_demo_data
+from detrex.engine import main
 from detrex.modeling import IterativeRefinement, QueryGroups
 from detrex.structures import Queries
 from projects.dab_deformable_detr.modeling import AnchorDecoder, AnchorQueries
@@ -25,7 +26,13 @@ CONFIG = PROJECT / "configs/dab_custom_small.py"
 
 def dab_detector():
     detector = tiny_detector("two_stage")
-    sizes = {"embed_dim": EMBED_DIM, "num_heads": 4, "hidden_dim": 48, "num_levels": NUM_LEVELS, "num_points": 2}
+    sizes = {
+        "embed_dim": EMBED_DIM,
+        "num_heads": 4,
+        "feedforward_dim": 48,
+        "num_feature_levels": NUM_LEVELS,
+        "num_points": 2,
+    }
     transformer = detector.transformer
     transformer.queries = AnchorQueries(groups=QueryGroups(one2one=20), embed_dim=EMBED_DIM)
     transformer.decoder = AnchorDecoder(

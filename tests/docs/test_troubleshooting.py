@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import sys
@@ -14,20 +13,19 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.utils import comm
+from stub_detector import write_config
 from tiny import image_input, tiny_detector
 
-from detrex import doctor
 from detrex.checkpoint import Checkpointer
+from detrex.cli import doctor
+from detrex.cli.train import run
 from detrex.config import ConfigError, load_config
 from detrex.engine.faults import explain
-from detrex.engine.launch import run
-from detrex.engine.setup import check_batch_size
+from detrex.engine.run_config import check_batch_size
 from detrex_ops.backends import REFERENCE
 from detrex_ops.self_test import self_test
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "tests/engine"))
-write_config = importlib.import_module("stub_detector").write_config  # of a small detector, with its data
 
 PAGE = (ROOT / "docs/troubleshooting.md").read_text()
 TWO_STAGE = "projects/deformable_detr/configs/deformable_detr_r50_two_stage_50ep.py"
@@ -99,7 +97,7 @@ def _(lab):
 
 @error("An old detectron2")
 def _(lab):
-    lab.monkeypatch.setattr("detrex.engine.setup.get_default_optimizer_params", lambda model, base_lr: [])
+    lab.monkeypatch.setattr("detrex.engine.run_config.get_default_optimizer_params", lambda model, base_lr: [])
     return "\n".join(map(str, doctor.host()))
 
 

@@ -14,12 +14,12 @@ from stub_detector import write_config
 from tiny import image_input, tiny_detector
 from torch import nn
 
+from detrex.cli.train import EXIT_CONFIG, EXIT_MACHINE, build_parser, run
 from detrex.data.random_state import seeded
 from detrex.engine import auto_batch
 from detrex.engine.auto_batch import largest_by_memory, largest_that_fits
 from detrex.engine.dry_run import dry_run
 from detrex.engine.largest_batch import largest_size
-from detrex.engine.launch import EXIT_CONFIG, EXIT_MACHINE, build_parser, run
 from detrex.engine.train import main
 
 CPU = torch.device("cpu")

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from detrex.engine.faults import MachineError, explain
+from detrex.distributed.errors import MachineError
+from detrex.engine.faults import explain
 
 
 class _Slow(Dataset):

@@ -11,7 +11,7 @@ import pytest
 from detectron2.utils.events import EventStorage
 from stub_detector import write_config
 
-from detrex.engine.launch import build_parser
+from detrex.cli.train import build_parser
 from detrex.engine.progress import ProgressLine
 from detrex.engine.train import main
 

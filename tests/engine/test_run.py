@@ -11,7 +11,7 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from stub_detector import write_config
 
-from detrex.engine.launch import EXIT_CONFIG, EXIT_NOT_FINITE, build_parser, run
+from detrex.cli.train import EXIT_CONFIG, EXIT_NOT_FINITE, build_parser, run
 from detrex.engine.train import main
 
 
@@ -90,11 +90,11 @@ def test_eval_only_repeats_the_last_ap_to_all_digits(config, tmp_path):
     ("training", "evaluation", "pulled"),
     [("none", "[channels_last]", ["channels_last"]), ("[channels_last]", "none", ["channels_last"])],
 )
-def test_levers_are_switches_of_the_config(config, tmp_path, training, evaluation, pulled):
-    levers = [f"train.accelerate.training={training}", f"train.accelerate.evaluation={evaluation}"]
-    train(config, *levers, "train.eval_period=0")
+def test_optimizations_are_switches_of_the_config(config, tmp_path, training, evaluation, pulled):
+    optimizations = [f"train.optimizations.training={training}", f"train.optimizations.evaluation={evaluation}"]
+    train(config, *optimizations, "train.eval_period=0")
     log = (tmp_path / "output" / "log.txt").read_text()
-    assert re.findall(r"accelerate: (\w+):", log) == pulled
+    assert re.findall(r"optimization: (\w+):", log) == pulled
 
 
 def test_saved_config_loads_and_trains_the_same(config, tmp_path):
@@ -187,8 +187,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path, capsys):
         (["train.device=cuda:99"], "train.device='cuda:99'"),
         (["train.amp.enabled=true", "train.amp.dtype=half"], "train.amp.dtype='half' must be one of bfloat16, float16"),
         (["train.device=tpuu"], "train.device='tpuu'"),
-        (["train.accelerate.evaluation=[fold]"], "train.accelerate.evaluation: unknown levers ['fold']"),
-        (["train.accelerate.training=[fold_norms]"], "train.accelerate.training: unknown levers ['fold_norms']"),
+        (["train.optimizations.evaluation=[fold]"], "train.optimizations.evaluation: unknown optimizations ['fold']"),
+        (
+            ["train.optimizations.training=[fold_norms]"],
+            "train.optimizations.training: unknown optimizations ['fold_norms']",
+        ),
         (["--eval-only"], "--eval-only needs weights"),
         (["train.init_checkpoint=nowhere/model.pth"], "checkpoint nowhere/model.pth not found: nowhere does not exist"),
         (["optimizer.params.lr_factor_func.factors={bakbone: 0.1}"], "'bakbone' matches no trained parameter"),

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch._dynamo", "torch.utils.tensorboard", "detrex.engine.launch", "saboteur"])
+_CONTEXT.set_forkserver_preload(["torch._dynamo", "torch.utils.tensorboard", "detrex.cli.train", "saboteur"])
 
 Prepare = Callable[[], Any]
 
@@ -40,7 +40,7 @@ def _child(argv: list[str], messages: Path, prepare: Prepare | None) -> None:
         os.dup2(file.fileno(), 2)
         if prepare is not None:
             prepare()
-        from detrex.engine.launch import run
+        from detrex.cli.train import run
 
         sys.exit(run(argv))
 
@@ -115,14 +115,14 @@ def free_port() -> int:
 
 def fork_processes() -> None:
     """What ``--num-gpus`` starts is forked, which is quick, and safe as this process has one thread."""
-    from detrex.engine import processes
+    from detrex.distributed import processes
 
     processes._CONTEXT = multiprocessing.get_context("fork")
 
 
 def use_torchrun() -> None:
     """The command line is run by two processes that torchrun starts."""
-    from detrex.engine import launch
+    from detrex.distributed import launch
 
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     launch.run = _torchrun

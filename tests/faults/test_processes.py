@@ -12,7 +12,7 @@ import pytest
 from harness import Run, assert_same_run, run_two
 
 # One way to compute: which one is fastest may be measured differently in the next run.
-SAME = "train.accelerate.training=none"
+SAME = "train.optimizations.training=none"
 
 
 def finish(job: list[Run], status: int = 0) -> None:

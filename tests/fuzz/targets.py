@@ -21,7 +21,7 @@ from safetensors.torch import save
 
 from detrex.checkpoint import CheckpointError, class_names, read_checkpoint
 from detrex.data import DatasetError, check_source, open_folder
-from detrex.data.findings import raise_errors, summarize
+from detrex.data.checks.findings import raise_errors, summarize
 
 from .mutations import TOKENS, VALUES, mutate_bytes, mutate_text, mutate_tree
 

@@ -14,7 +14,7 @@ from detectron2.config import instantiate
 
 import detrex_ops
 from detrex.config import load_config
-from detrex.engine.optim import build_optimizer
+from detrex.solver.param_groups import build_optimizer
 from detrex.structures import PyramidLayout
 from detrex_ops.extension import load_extension
 from tests.tiny import image_input

@@ -99,9 +99,9 @@ def _randomize(model: nn.Module) -> None:
 def ours(variant: Variant, *, full: bool) -> DeformableDETR:
     """Our model of the same sizes, with PadImages in evaluation too, since transformers pads images."""
     channels, blocks = ((256, 512, 1024, 2048), (3, 4, 6, 3)) if full else ((32, 48, 64, 96), (1, 1, 1, 1))
-    sizes = {"num_levels": 4, "num_points": 4, "num_heads": 8, "hidden_dim": 1024, "embed_dim": 256}
+    sizes = {"num_feature_levels": 4, "num_points": 4, "num_heads": 8, "feedforward_dim": 1024, "embed_dim": 256}
     if not full:
-        sizes.update(num_points=2, num_heads=4, hidden_dim=96, embed_dim=64)
+        sizes.update(num_points=2, num_heads=4, feedforward_dim=96, embed_dim=64)
     width, depths = sizes["embed_dim"], (6, 6) if full else (2, 3)
     if variant == "two_stage":
         queries = TwoStageQueries(groups=QueryGroups(one2one=20), num_classes=NUM_CLASSES, embed_dim=width)

@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("transformers", reason="needs the extra detrex[parity]")
 pytest.importorskip("timm", reason="the published files' backbone is timm's")
 
-from detrex.engine.conversion import convert
+from detrex.checkpoint.conversion import convert
 from tests.parity.pairs import NUM_CLASSES, pair
 from tests.parity.test_hugging_face import assert_same_predictions, batch
 

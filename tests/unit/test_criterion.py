@@ -7,9 +7,10 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from tiny import VARIANTS, image_input, tiny_detector
 
-from detrex.layers import box_cxcywh_to_xyxy, generalized_box_iou
+from detrex.layers import box_cxcywh_to_xyxy, elementwise_generalized_box_iou, generalized_box_iou
 from detrex.modeling import HungarianMatcher, LossWeights, SetCriterion
 from detrex.modeling.losses import sigmoid_focal_loss
 from detrex.modeling.targets import make_targets
@@ -79,7 +80,7 @@ def test_losses_against_their_definitions():
     torch.testing.assert_close(losses["loss_bbox"], 5 * F.l1_loss(predicted, boxes, reduction="sum") / 5)
     giou = torch.stack(
         [
-            generalized_box_iou(box_cxcywh_to_xyxy(a), box_cxcywh_to_xyxy(b))
+            elementwise_generalized_box_iou(box_cxcywh_to_xyxy(a), box_cxcywh_to_xyxy(b))
             for a, b in zip(predicted, boxes, strict=True)
         ]
     )
@@ -180,7 +181,15 @@ def test_giou_of_touching_nested_and_empty_boxes():
     unit = torch.tensor([0.0, 0.0, 1.0, 1.0])
     others = torch.tensor([[0, 0, 1, 1], [1, 0, 2, 1], [0.25, 0.25, 0.75, 0.75], [3, 0, 4, 1], [0.5, 0.5, 0.5, 0.5]])
     torch.testing.assert_close(
-        generalized_box_iou(unit, others), torch.tensor([1.0, 0.0, 0.25, -0.5, 0.0]), atol=1e-6, rtol=0
+        elementwise_generalized_box_iou(unit, others), torch.tensor([1.0, 0.0, 0.25, -0.5, 0.0]), atol=1e-6, rtol=0
     )
     empty = torch.zeros(4)
-    assert generalized_box_iou(empty, empty).isfinite()
+    assert elementwise_generalized_box_iou(empty, empty).isfinite()
+
+
+def test_generalized_box_iou_is_pairwise_for_as_many_boxes_on_both_sides():
+    """(N, M) also where N == M, as torchvision's function of this name."""
+    boxes1, boxes2 = box_cxcywh_to_xyxy(torch.rand(2, 3, 4) + 0.1)
+    expected = torchvision.ops.generalized_box_iou(boxes1, boxes2)
+    torch.testing.assert_close(generalized_box_iou(boxes1, boxes2), expected)
+    torch.testing.assert_close(elementwise_generalized_box_iou(boxes1, boxes2), expected.diagonal())

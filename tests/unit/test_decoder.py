@@ -71,8 +71,9 @@ def test_the_decoders_eps_reaches_its_boxes():
     def boxes(eps):
         torch.manual_seed(0)
         decoder = DeformableDecoder(
-            num_layers=1, num_classes=2, refinement=IterativeRefinement(), embed_dim=16, num_heads=2, hidden_dim=16,
-            num_levels=1, num_points=1, dropout=0.0, point_reference=False, inverse_sigmoid_eps=eps,
+            num_layers=1, num_classes=2, refinement=IterativeRefinement(), embed_dim=16, num_heads=2,
+            feedforward_dim=16, num_feature_levels=1, num_points=1, dropout=0.0, point_reference=False,
+            inverse_sigmoid_eps=eps,
         )  # fmt: skip
         layout = PyramidLayout.build([(4, 4)], [[(4, 4)]], torch.device("cpu"))
         from detrex.structures import TokenPyramid

@@ -11,7 +11,7 @@ from detrex.layers import FFN
 
 def make(dropout: float) -> FFN:
     torch.manual_seed(0)
-    return FFN(embed_dim=16, hidden_dim=32, dropout=dropout)
+    return FFN(embed_dim=16, feedforward_dim=32, dropout=dropout)
 
 
 def saved_bytes(ffn: FFN, x: torch.Tensor) -> int:

@@ -10,5 +10,5 @@ from .deformable_detr_r50_50ep_official import dataloader, lr_multiplier, model,
 
 model.backbone.out_features = ["res5"]
 model.neck.in_features = ["res5"]
-model.transformer.num_levels = 1
+model.transformer.num_feature_levels = 1
 train.output_dir = "./output/deformable_detr_r50_single_scale_50ep"

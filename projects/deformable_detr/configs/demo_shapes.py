@@ -22,9 +22,9 @@ model.backbone = L(ConvStages)(channels=(16, 32, 64, 128), depths=(1, 1, 1, 1), 
 model.neck.input_shapes = {"stage3": ShapeSpec(channels=64, stride=8), "stage4": ShapeSpec(channels=128, stride=16)}
 model.neck.in_features = ["stage3", "stage4"]
 model.transformer.embed_dim = 64
-model.transformer.num_levels = 2
+model.transformer.num_feature_levels = 2
 model.transformer.encoder.num_layers = 1
-model.transformer.encoder.hidden_dim = 128
+model.transformer.encoder.feedforward_dim = 128
 model.transformer.encoder.dropout = 0.0
 model.transformer.decoder.num_layers = 2
 model.transformer.queries.groups.one2one = 30

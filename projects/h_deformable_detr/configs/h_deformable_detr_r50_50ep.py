@@ -25,7 +25,7 @@ train.output_dir = "./output/h_deformable_detr_r50_50ep"
 train.max_iter = "50ep"
 
 model = get_config("projects/deformable_detr/configs/deformable_detr_r50_two_stage_50ep.py").model
-model.transformer.encoder.hidden_dim = 2048
+model.transformer.encoder.feedforward_dim = 2048
 model.transformer.encoder.dropout = 0.0
 model.transformer.queries.content = "learned"  # mixed query selection
 model.transformer.queries.groups.one2many = 1500

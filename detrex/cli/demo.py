@@ -1,0 +1,193 @@
+"""The first command: draw a data set, train a small Deformable DETR on it, evaluate, show."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from detectron2.data import DatasetCatalog
+from detectron2.structures import BoxMode
+
+from detrex.cli.train import build_parser
+from detrex.config import find_config, load_config
+from detrex.config.serialization import resolved_yaml
+from detrex.data import prepare_data, read_image
+from detrex.data.datasets.shapes import ShapesParameters, make_demo_data
+from detrex.engine.train import config_from_args, main
+from detrex.inference.detections import class_name
+from detrex.inference.detector import Detector
+from detrex.inference.drawing import BoxLayer, comparison_grid, training_curve
+
+__all__ = ["DemoReport", "run_demo"]
+
+CONFIG = "projects/deformable_detr/configs/demo_shapes.py"
+STATE = "demo.json"  # says "finished", and with what
+PICTURED_IMAGES = 12
+SCORE_THRESHOLD = 0.3
+
+
+@dataclass
+class DemoReport:
+    """What a demo reached.
+
+    Attributes:
+        results: metric -> percent, of the last evaluation.
+        seconds: step -> duration when it was done.
+        eval_command: reproduces ``results``.
+        pictures: files.
+        reused: whether a finished run was found and nothing was trained.
+    """
+
+    results: dict[str, float]
+    seconds: dict[str, float]
+    eval_command: str
+    pictures: list[str] = field(default_factory=list)
+    reused: bool = False
+
+
+def run_demo(
+    output: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    overrides: Sequence[str] = (),
+    parameters: ShapesParameters | None = None,
+) -> DemoReport:
+    """Do all steps into one folder: ``data/``, ``run/`` (the training's own output) and the pictures.
+
+    A folder that an equal demo (same data, config and seed) has finished in is left as it is.
+
+    Args:
+        output: folder.
+        seed: of the images, the weights and the order of training.
+        overrides: further changes of the config, in its grammar.
+        parameters: of the images; None takes the default set with ``seed``.
+    """
+    folder = Path(output)
+    parameters = parameters or ShapesParameters(seed=seed)
+    seconds: dict[str, float] = {}
+    start = time.perf_counter()
+    drawn = make_demo_data(folder / "data", parameters)
+    seconds["data"] = time.perf_counter() - start
+    _say(f"Data: {parameters.num_train} + {parameters.num_val} images in {folder / 'data'}: "
+         + (f"drawn in {seconds['data']:.1f} s" if drawn else "already there"))  # fmt: skip
+
+    settings = _settings(folder, seed, overrides)
+    fingerprint = _fingerprint(settings, parameters)
+    report = _finished(folder, fingerprint)
+    if report is not None:
+        _say(f"Training: {folder / 'run'} holds the finished run of this config, data and seed; nothing to do")
+    else:
+        (folder / STATE).unlink(missing_ok=True)
+        shutil.rmtree(folder / "run", ignore_errors=True)
+        _say(f"Training and evaluation: {CONFIG}, seed {seed}")
+        start = time.perf_counter()
+        results = main(build_parser().parse_args(["--config-file", str(find_config(CONFIG)), *settings]))["bbox"]
+        seconds["training and evaluation"] = time.perf_counter() - start
+        report = DemoReport(dict(results), seconds, _eval_command(folder))
+        _write_state(folder, fingerprint, report)  # before the pictures: they can be drawn again, without training
+
+    if not report.pictures or not all(Path(p).is_file() for p in report.pictures):
+        start = time.perf_counter()
+        report.pictures = _draw(folder, settings)
+        report.seconds["pictures"] = time.perf_counter() - start
+        _write_state(folder, fingerprint, report)
+    return report
+
+
+def print_report(report: DemoReport, output: str | os.PathLike[str]) -> None:
+    """The lines that a demo ends with."""
+    per_class = {k.removeprefix("AP-"): v for k, v in report.results.items() if k.startswith("AP-")}
+    print("\nAP per class: " + ", ".join(f"{name} {value:.1f}" for name, value in per_class.items()))
+    times = ", ".join(f"{step} {value:.1f} s" for step, value in report.seconds.items())
+    print(f"Time: {times}" + (" (of the run found there)" if report.reused else ""))
+    print(f"Pictures: {', '.join(report.pictures)}")
+    print(f"The same AP again:\n  {report.eval_command}")
+    print(f"AP: {report.results['AP']:.1f}")
+    print(f"AP50: {report.results['AP50']:.1f}")
+    print(f"Everything is in {output}")
+
+
+def _say(text: str) -> None:
+    print(f"== {text}", flush=True)
+
+
+def _settings(folder: Path, seed: int, overrides: Sequence[str]) -> list[str]:
+    paths = {"dataloader.data.root": folder / "data", "train.output_dir": folder / "run"}
+    return [*(f"{key}={_quoted(str(path))}" for key, path in paths.items()), f"train.seed={seed}", *overrides]
+
+
+def _quoted(value: str) -> str:
+    """A value of the override grammar."""
+    return value if all(c.isalnum() or c in "/._-" for c in value) else json.dumps(value, ensure_ascii=False)
+
+
+def _fingerprint(settings: Sequence[str], parameters: ShapesParameters) -> str:
+    cfg = config_from_args(build_parser().parse_args(["--config-file", str(find_config(CONFIG)), *settings]))
+    return hashlib.sha256((resolved_yaml(cfg) + parameters.fingerprint()).encode()).hexdigest()[:16]
+
+
+def _write_state(folder: Path, fingerprint: str, report: DemoReport) -> None:
+    text = json.dumps({"fingerprint": fingerprint, **asdict(report)}, indent=2)
+    (folder / STATE).write_text(text + "\n", encoding="utf-8")
+
+
+def _finished(folder: Path, fingerprint: str) -> DemoReport | None:
+    """The report of a training that is complete, with or without its pictures."""
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        if state.pop("fingerprint") != fingerprint or not (folder / "run" / "model_final.pth").is_file():
+            return None
+        return DemoReport(**{**state, "reused": True})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _eval_command(folder: Path) -> str:
+    overrides = {
+        "dataloader.data.root": folder / "data",
+        "train.output_dir": folder / "eval",
+        "train.init_checkpoint": folder / "run" / "model_final.pth",
+    }
+    here = Path.cwd()
+    python = Path(sys.executable)
+    python = python.relative_to(here) if python.is_relative_to(here) else python
+    words = [str(python), "tools/train_net.py", "--config-file", CONFIG, "--eval-only"]
+    words += [f"{key}={_quoted(str(path))}" for key, path in overrides.items()]
+    return shlex.join(words)
+
+
+def _draw(folder: Path, settings: Sequence[str]) -> list[str]:
+    """Predictions beside the ground truth, and the curves."""
+    cfg = load_config(CONFIG, settings)
+    detector = Detector.from_checkpoint(folder / "run" / "model_final.pth", device=cfg.train.device)
+    test_name = prepare_data(cfg, train=False).test_name
+    rows = []
+    for record in DatasetCatalog.get(test_name)[:PICTURED_IMAGES]:
+        image = read_image(record["file_name"])
+        found = detector.predict(image, threshold=SCORE_THRESHOLD).to_records()[::-1]
+        rows.append((image, _truth(record, detector), _layer(found)))
+    grid, curve = folder / "predictions.png", folder / "training.png"
+    comparison_grid(rows, columns=3, titles=("ground truth", f"prediction (score >= {SCORE_THRESHOLD})")).save(grid)
+    training_curve(folder / "run" / "metrics.json", curve, title="Deformable DETR on generated shapes")
+    return [str(grid), str(curve)]
+
+
+def _truth(record: dict, detector: Detector) -> BoxLayer:
+    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in record["annotations"]]
+    classes = [a["category_id"] for a in record["annotations"]]
+    return BoxLayer(np.array(boxes).reshape(-1, 4), [class_name(detector.class_names, c) for c in classes], classes)
+
+
+def _layer(found: Sequence[dict]) -> BoxLayer:
+    labels = [f"{r['category_name']} {r['score']:.2f}" for r in found]
+    boxes = np.array([r["box"] for r in found]).reshape(-1, 4)
+    return BoxLayer(boxes, labels, [r["category_id"] for r in found])

@@ -1,0 +1,195 @@
+"""Lazy configs: find them, load them, change them, check them, save them.
+
+A config is an ``omegaconf.DictConfig`` as detectron2's LazyConfig makes it: a tree whose nodes with a ``_target_``
+describe calls that ``instantiate`` performs later. This module adds what LazyConfig leaves out: a key that nobody
+reads is an error with a suggestion, and a saved config loads again.
+"""
+
+from __future__ import annotations
+
+import builtins
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import LazyConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from detrex.compat.names import is_original_config
+
+from .validation import ConfigError, ConfigKeyError, check_key, check_section, check_targets, child_of, not_importable
+
+__all__ = [
+    "ConfigError",
+    "ConfigKeyError",
+    "apply_overrides",
+    "find_config",
+    "get_config",
+    "load_config",
+    "save_config",
+    "validate_config",
+]
+
+_ROOT = Path(__file__).resolve().parents[2]
+# A source tree (and an editable install) has configs/ beside the package, a wheel carries it inside.
+_CONFIG_ROOTS = (_ROOT / "configs", _ROOT / "detrex" / "configs")
+
+
+def find_config(name: str | os.PathLike) -> Path:
+    """Path of a config: ``name`` itself if that file exists, else relative to the shipped ``configs/`` or to the
+    folder that holds ``projects/``, in a source tree as well as when installed.
+
+    Raises:
+        ConfigError: if there is no such file; the message lists where it was looked for.
+    """
+    candidates = [Path(name), *(root / name for root in _CONFIG_ROOTS), _ROOT / name]
+    for path in candidates:
+        if path.is_file():
+            return path
+    hint = ""
+    for path in candidates:
+        siblings = [p.name for p in path.parent.glob("*.*")] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, siblings, n=1)
+        if near:
+            hint = f" Did you mean {path.parent / near[0]}?"
+            break
+    raise ConfigError(f"config file {name} not found.{hint} Looked for {', '.join(map(str, candidates))}")
+
+
+def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
+    """Load a ``.py`` or ``.yaml`` config and apply command-line overrides to it.
+
+    A config of the original detrex is rewritten by ``detrex.compat``; overrides go by its own keys.
+    A config is a program and runs when loaded; load only what you trust.
+
+    Raises:
+        ConfigError: the file is absent or of another type. ConfigKeyError: an override names an unknown key.
+    """
+    path = find_config(path)
+    if path.suffix not in (".py", ".yaml", ".yml"):
+        raise ConfigError(f"config file {path} must end in .py, .yaml or .yml")
+    if is_original_config(path):
+        from detrex.compat.original import load_original_config  # which stands on this module
+
+        return load_original_config(path, overrides)
+    original_import = builtins.__import__
+    try:
+        cfg = LazyConfig.load(str(path))
+    finally:
+        # A config that raises would otherwise leave detectron2's import hook installed for good.
+        builtins.__import__ = original_import
+    return apply_overrides(cfg, overrides)
+
+
+def get_config(name: str) -> DictConfig:
+    """A fresh copy of a shipped config by its name below ``configs/``: ``get_config("common/train.py").train``.
+
+    Project configs go by their path from the folder that holds ``projects/``.
+    """
+    return load_config(name)
+
+
+def save_config(cfg: DictConfig, path: str | os.PathLike) -> None:
+    """Write ``cfg`` as YAML that ``LazyConfig.load`` reads again and builds the same from; interpolations stay.
+
+    Raises:
+        ConfigError: if a value cannot be written so, naming its key and what to put there.
+    """
+    bad = not_importable(cfg)
+    if bad:
+        raise ConfigError(
+            f"{path} would not load again: these values are lambdas or are defined inside a config file: "
+            f"{', '.join(bad)}. Move each to a module that can be imported."
+        )
+    LazyConfig.save(cfg, str(path))
+
+
+def validate_config(cfg: DictConfig) -> None:
+    """Check, without building anything, that something reads every key.
+
+    Keys of nodes with a ``_target_`` are compared with its signature, keys of ``train`` with ``common/train.py``;
+    ``train.extra`` may hold anything.
+
+    Raises:
+        ConfigKeyError: an unknown key, with a suggestion. ConfigError: a ``_target_`` that cannot be imported.
+    """
+    check_targets(cfg)
+    if "train" in cfg:
+        check_section(cfg, cfg.train, get_config("common/train.py").train, "train")
+
+
+def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Change ``cfg`` in place by ``key=value`` strings in hydra's override grammar, and return it.
+
+    A key is known if it exists or is a parameter of its node's ``_target_``. ``+key=value`` sets any key, ``~key``
+    removes one.
+
+    Args:
+        cfg: the config.
+        overrides: such as ``["optimizer.lr=1e-4", "train.max_iter=12ep", "~optimizer.betas"]``.
+
+    Raises:
+        ConfigError: an override that cannot be parsed, or that replaces a whole section by a value.
+        ConfigKeyError: an unknown key, with a suggestion.
+    """
+    for text in overrides:
+        override = _parse(text)
+        key = override.key_or_group
+        if override.is_delete():
+            _delete(cfg, key)
+            continue
+        value = override.value()
+        if not (override.is_add() or override.is_force_add()):
+            check_key(cfg, key)
+            _check_kind(cfg, key, value, text)
+        try:
+            OmegaConf.update(cfg, key, value, merge=True)
+        except (OmegaConfBaseException, TypeError, ValueError, IndexError) as e:
+            raise ConfigError(f"cannot apply override {text!r}: {e}") from e
+    return cfg
+
+
+def _parse(text: str) -> Override:
+    if text.startswith("-"):
+        raise ConfigError(f"{text!r} is an option: options stand before the overrides")
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException as e:
+        raise ConfigError(
+            f"cannot read override {text!r}: {str(e).splitlines()[0]}. Write key=value; a value that holds = or a "
+            "comma needs quotes that the shell leaves alone: 'train.output_dir=\"a=b\"'"
+        ) from e
+    if override.is_sweep_override():
+        raise ConfigError(f"override {text!r} gives several values; write a list as [a,b]")
+    return override
+
+
+def _parent(cfg: DictConfig, key: str) -> tuple[Any, Any]:
+    path, _, last = key.rpartition(".")
+    node: Any = cfg
+    for part in path.split(".") if path else ():
+        node = child_of(node, int(part) if isinstance(node, ListConfig) else part) if node is not None else None
+    return node, int(last) if isinstance(node, ListConfig) else last
+
+
+def _check_kind(cfg: DictConfig, key: str, value: Any, text: str) -> None:
+    node, last = _parent(cfg, key)
+    old = child_of(node, last) if isinstance(node, (DictConfig, ListConfig)) else None
+    is_plain = isinstance(value, (bool, int, float, list)) or (isinstance(value, str) and not value.startswith("${"))
+    if isinstance(old, DictConfig) and is_plain:
+        keys = ", ".join(f"{key}.{k}" for k in old if k != "_target_")
+        raise ConfigError(f"override {text!r} would replace a whole section by a value; its keys are {keys}")
+
+
+def _delete(cfg: DictConfig, key: str) -> None:
+    check_key(cfg, key)
+    node, last = _parent(cfg, key)
+    if isinstance(node, DictConfig) and last not in node.keys():
+        raise ConfigKeyError(f"cannot remove {key!r}: it is not set")
+    del node[last]

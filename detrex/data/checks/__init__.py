@@ -1,0 +1,1 @@
+"""Checks of single records: findings, boxes, images and paths."""

@@ -1,0 +1,1 @@
+"""Processes of a job: launching, signals, sharding and the watchdog."""

@@ -1,0 +1,1 @@
+"""Exported detectors: writing, running and comparing them."""

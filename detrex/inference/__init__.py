@@ -1,0 +1,1 @@
+"""Predictions of a trained detector, and how they are drawn."""

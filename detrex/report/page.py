@@ -1,0 +1,161 @@
+"""The page: its sections in order, each with its content or the reason why it has none."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+import detrex
+from detrex.config import ConfigError
+
+from .galleries import PictureSections
+from .run import MissingPart, Run
+from .sections import NumberSections
+
+__all__ = ["Section", "main", "write_report"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page.
+
+    Attributes:
+        key: anchor, and name of the macro that draws it.
+        title: heading.
+        content: what the macro gets; None where the run lacks it.
+        missing: why, as a sentence; "" where there is content.
+        failed: whether it is for an error rather than for want of something.
+    """
+
+    key: str
+    title: str
+    content: Any
+    missing: str = ""
+    failed: bool = False
+
+
+def write_report(
+    folder: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    threshold: float = 0.3,
+    images: int = 6,
+    mistakes: int = 12,
+) -> list[Section]:
+    """Write a self-contained HTML page about a run.
+
+    Whatever the run lacks is said in its place; a part that cannot be read does not stop the others.
+
+    Args:
+        folder: the run's output folder.
+        output: file to write; None is ``report.html`` in that folder.
+        overrides: of the run's config, such as where the data are on this machine.
+        threshold: score from which a detection counts, in pictures and in the confusion matrix.
+        images: pairs of ground truth and prediction. mistakes: false detections, and as many misses.
+
+    Returns:
+        The sections, for those who want to know what is missing.
+
+    Raises:
+        NotADirectoryError: no such folder. ConfigError: an override that does not fit the config.
+    """
+    run = Run(folder, overrides, threshold=threshold)
+    if overrides:
+        run.config()
+    numbers, pictures = NumberSections(run), PictureSections(run, images=images, mistakes=mistakes)
+    parts: list[tuple[str, str, Callable[[], Any]]] = [
+        ("facts", "The run", numbers.facts),
+        ("accuracy", "Accuracy", numbers.accuracy),
+        ("curves", "Training curves", numbers.curves),
+        ("precision_recall", "Precision and recall", numbers.precision_recall),
+        ("confusion", "Confusion matrix", numbers.confusion),
+        ("predictions", "Predictions beside ground truth", pictures.predictions),
+        ("false_detections", "Worst false detections", pictures.false_detections),
+        ("missed_objects", "Largest missed objects", pictures.missed_objects),
+        ("sampling", "Sampling points", pictures.sampling),
+        ("proposals", "Encoder proposals", pictures.proposals),
+        ("cost", "Time and memory", numbers.cost),
+        ("config", "Configuration", numbers.config),
+        ("environment", "Environment", numbers.environment),
+    ]
+    sections = [_section(*part) for part in parts]
+    environment = Environment(
+        loader=PackageLoader("detrex.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("page.html").render(
+        name=Path(folder).resolve().name,
+        sections=sections,
+        threshold=threshold,
+        written=datetime.now().strftime("%Y-%m-%d %H:%M"),
+        version=detrex.__version__,
+    )
+    target = Path(output) if output is not None else Path(folder) / "report.html"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(page, encoding="utf-8", errors="backslashreplace")  # a file name need not be text
+    return sections
+
+
+def _section(key: str, title: str, make: Callable[[], Any]) -> Section:
+    try:
+        return Section(key, title, make())
+    except MissingPart as missing:
+        return Section(key, title, None, str(missing))
+    except Exception as error:  # whatever is wrong with one part, the others are worth having
+        logger.exception("Report: %s cannot be made", title)
+        return Section(key, title, None, f"{type(error).__name__}: {error}", failed=True)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Write a self-contained HTML page about a run: curves, accuracy, mistakes, a look into the model.",
+        epilog="exit status: 0 written (what the run lacks is said in the page), 1 written but a part of the run could "
+        "not be read, 2 wrong command line",
+    )
+    parser.add_argument("run", metavar="OUTPUT_DIR", help="output folder of a training")
+    parser.add_argument("--output", metavar="FILE", help="page to write (OUTPUT_DIR/report.html)")
+    parser.add_argument("--threshold", type=float, default=0.3, help="lowest score that counts (%(default)s)")
+    parser.add_argument("--images", type=int, default=6, help="images with predictions (%(default)s)")
+    parser.add_argument("--mistakes", type=int, default=12, help="pictures of each kind of mistake (%(default)s)")
+    parser.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides of the run's config, such as the place "
+                        "of its data on this machine")  # fmt: skip
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write a page as the command line says; returns the exit status."""
+    args = build_parser().parse_intermixed_args(argv)
+    output = args.output or os.path.join(args.run, "report.html")
+    try:
+        sections = write_report(
+            args.run,
+            output,
+            overrides=args.opts,
+            threshold=args.threshold,
+            images=args.images,
+            mistakes=args.mistakes,
+        )
+    except (ConfigError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for section in sections:
+        if section.missing:
+            print(f"{section.title}: {section.missing}")
+    print(f"{sum(not s.missing for s in sections)} of {len(sections)} sections: {output}")
+    return int(any(s.failed for s in sections))

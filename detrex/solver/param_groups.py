@@ -1,0 +1,116 @@
+"""Learning-rate recipes as data: a config names them, ``LazyConfig.save`` keeps them."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from detectron2.config import instantiate
+from omegaconf import DictConfig
+from torch import nn
+
+from detrex.config.validation import ConfigError
+
+__all__ = ["LRFactors", "build_optimizer", "scale_lr"]
+
+logger = logging.getLogger(__name__)
+
+_SCALING = {"none": lambda ratio: 1.0, "linear": lambda ratio: ratio, "sqrt": math.sqrt}
+
+
+class LRFactors:
+    """Factor of the learning rate by parameter name, for ``get_default_optimizer_params(lr_factor_func=...)``.
+
+    A key matches a name that holds it as whole dotted components: ``backbone`` matches ``backbone.res2.0.weight``,
+    not ``my_backbone.weight``; ``transformer.encoder`` matches two components in a row. Factors of several keys that
+    match multiply.
+
+    Args:
+        factors: key -> factor.
+        optional: keys that may match no parameter; for any other key that is an error, found by :meth:`check`.
+
+    Raises:
+        ConfigError: a negative factor, or an optional key without one.
+    """
+
+    def __init__(self, *, factors: Mapping[str, float], optional: Sequence[str] = ()):
+        self.factors = {str(key): float(value) for key, value in factors.items()}
+        self.optional = frozenset(optional)
+        negative = [key for key, value in self.factors.items() if not value >= 0]
+        if negative:
+            raise ConfigError(f"learning-rate factor of {negative[0]!r} is {self.factors[negative[0]]}: must be >= 0")
+        unknown = self.optional - self.factors.keys()
+        if unknown:
+            raise ConfigError(f"optional learning-rate factors {sorted(unknown)} have no factor")
+
+    def __call__(self, name: str) -> float:
+        """The factor of the parameter ``name``; 1.0 where no key matches."""
+        factor = 1.0
+        for key, value in self.factors.items():
+            if _has_component(name, key):
+                factor *= value
+        return factor
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raise ConfigError if a key that is not optional matches none of the parameters' ``names``."""
+        names = list(names)
+        for key in self.factors.keys() - self.optional:
+            if not any(_has_component(name, key) for name in names):
+                top = sorted({name.split(".")[0] for name in names})
+                raise ConfigError(
+                    f"learning-rate factor of {key!r} matches no trained parameter; their names begin with "
+                    f"{', '.join(top)}. Correct the key, or list it in lr_factor_func.optional"
+                )
+
+
+def _has_component(name: str, key: str) -> bool:
+    return f".{key}." in f".{name}."
+
+
+def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Build ``cfg.optimizer`` over the parameters of ``model`` that are trained.
+
+    Raises:
+        ConfigError: a learning-rate factor that matches no parameter, or no parameter to train.
+    """
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if not names:
+        raise ConfigError("the model has no parameter to train")
+    factors = instantiate(cfg.optimizer.params.get("lr_factor_func"))
+    if isinstance(factors, LRFactors):
+        factors.check(names)
+    cfg.optimizer.params.model = model
+    try:
+        return instantiate(cfg.optimizer)
+    finally:
+        del cfg.optimizer.params.model  # the config stays something that can be written to a file
+
+
+def scale_lr(cfg: DictConfig) -> None:
+    """Replace ``cfg.optimizer.lr``, which goes with ``train.lr_scaling.base_batch_size``, by that of the run's batch.
+
+    By the rule "linear" (Goyal et al. 2017, for SGD) or "sqrt" (Malladi et al. 2022, for Adam and its like); "none"
+    leaves it alone.
+
+    Raises:
+        ConfigError: another rule, or a base of no images.
+    """
+    rule, base = cfg.train.lr_scaling.rule, cfg.train.lr_scaling.base_batch_size
+    if rule not in _SCALING or base < 1:
+        raise ConfigError(
+            f"train.lr_scaling: rule={rule!r} must be one of {', '.join(_SCALING)}, base_batch_size={base} at least 1"
+        )
+    batch, lr = cfg.dataloader.train.total_batch_size, cfg.optimizer.lr
+    if rule == "none":
+        return
+    cfg.optimizer.lr = lr * _SCALING[rule](batch / base)
+    logger.info(
+        "optimizer.lr: %g for a batch of %d -> %g for %d (train.lr_scaling.rule=%s)",
+        lr,
+        base,
+        cfg.optimizer.lr,
+        batch,
+        rule,
+    )

@@ -1,0 +1,1 @@
+"""Pictures of data sets, results and training curves."""
