@@ -81,7 +81,8 @@ def count_macs(model: nn.Module, height: int, width: int) -> dict[str, int]:
     """Multiply-adds of each part of ``model`` on one image, by the module's convention.
 
     Args:
-        model: a detector in evaluation mode; from :func:`detrex.config.instantiation.build_on_meta`, nothing is computed.
+        model: a detector in evaluation mode. On the meta device
+            (:func:`detrex.config.instantiation.build_on_meta`) nothing is computed.
         height, width: of the image that the model gets, in pixels.
     """
     sampled = 0
