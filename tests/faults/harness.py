@@ -115,17 +115,17 @@ def free_port() -> int:
 
 def fork_processes() -> None:
     """What ``--num-gpus`` starts is forked, which is quick, and safe as this process has one thread."""
-    from detrex.distributed import processes
+    from detrex.distributed import launch
 
-    processes._CONTEXT = multiprocessing.get_context("fork")
+    launch._CONTEXT = multiprocessing.get_context("fork")
 
 
 def use_torchrun() -> None:
     """The command line is run by two processes that torchrun starts."""
-    from detrex.distributed import launch
+    from detrex.cli import train
 
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
-    launch.run = _torchrun
+    train.run = _torchrun
 
 
 def _torchrun(argv: list[str]) -> int:
