@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 # Lowest first: a layer may import itself and everything below it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("detrex_ops",),
+    ("detrex.utils",),
     ("detrex.structures",),
     ("detrex.layers",),
     ("detrex.modeling",),
@@ -30,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 # The package itself and reading config files are harmless for everyone above the mathematics.
 ANYWHERE_ABOVE_MODELING = ("detrex", "detrex.config", "detrex.config.validation")
-WITHOUT_DETECTRON2 = ("detrex_ops", "detrex.structures", "detrex.layers", "detrex.modeling")
+WITHOUT_DETECTRON2 = ("detrex_ops", "detrex.utils", "detrex.structures", "detrex.layers", "detrex.modeling")
 DETECTRON2_ALLOWED_WITHIN = ("detrex.modeling.backbone", "detrex.modeling.neck")
 OURS = ("detrex", "detrex_ops", "projects", "configs", "tools")
 

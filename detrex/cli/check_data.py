@@ -18,13 +18,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from detrex.config import ConfigError, load_config
 from detrex.data import KINDS, CheckedData, DatasetError, Finding, check_source, open_folder
-from detrex.data.checks.findings import printable, summarize
+from detrex.data.checks.findings import summarize
 from detrex.data.checks.paths import is_inside
 from detrex.data.cleaning import write_fixed_copy
 from detrex.data.formats.coco_json import write_json
 from detrex.data.formats.reader import open_data
 from detrex.data.image_files import CheckedFiles, available_cores, check_files
 from detrex.data.registry import COCO_MAX_DETS, QUERY_COUNT_KEY
+from detrex.utils.text import printable
 from detrex.visualization.dataset_statistics import draw_samples, draw_statistics
 
 __all__ = ["check_data", "main"]

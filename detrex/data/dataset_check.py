@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from detrex.data.checks.findings import Finding, short
+from detrex.data.checks.findings import Finding
 from detrex.data.formats.coco_json import CocoData, check_content
 from detrex.data.formats.source import DataSource
+from detrex.utils.text import short
 
 SPLIT_ORDER = ("train", "val", "test")
 NEEDED_SPLITS = ("train", "val")

@@ -20,7 +20,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 
-from detrex.data.checks.findings import printable
+from detrex.utils.text import printable
 
 from .coco_metrics import COCO_MAX_DETS, BoxMetrics, evaluate_boxes, sorted_positions
 

@@ -13,10 +13,11 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 
-from detrex.data.checks.findings import DatasetError, Finding, printable, raise_errors, summarize
+from detrex.data.checks.findings import DatasetError, Finding, raise_errors, summarize
 from detrex.data.formats.coco_json import CocoData, write_coco_json, write_json
 from detrex.data.formats.reader import open_data
 from detrex.data.formats.source import DataSource, SplitSource
+from detrex.utils.text import printable
 
 from .coco_metrics import COCO_MAX_DETS
 from .dataset_check import CheckedData, check_source

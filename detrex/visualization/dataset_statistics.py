@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from detrex.data import CocoData, read_image
-from detrex.data.checks.findings import printable
 from detrex.inference.drawing import BoxLayer, draw_boxes
+from detrex.utils.text import printable
 
 __all__ = ["draw_samples", "draw_statistics"]
 

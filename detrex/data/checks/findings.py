@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from detrex.utils.text import printable
 
 MAX_REPORTED = 10
 
@@ -148,21 +149,3 @@ def summarize(findings: Sequence[Finding], *, examples: int = 1) -> list[str]:
         if len(found) > examples:
             lines.append(f"    ... and {len(found) - examples} more")
     return lines
-
-
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = 120
-_REPR.maxlevel, _REPR.maxlist, _REPR.maxdict, _REPR.maxlong = 2, 6, 4, 30
-
-
-def short(value: Any) -> str:
-    """``repr`` of a value from an untrusted file: of bounded length, control characters escaped."""
-    try:
-        return _REPR.repr(value)
-    except ValueError:  # an integer of more digits than Python converts
-        return f"<{type(value).__name__}>"
-
-
-def printable(text: str) -> str:
-    """Text without characters that a terminal obeys or that UTF-8 cannot hold: those are shown as escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

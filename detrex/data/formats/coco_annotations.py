@@ -9,7 +9,8 @@ from typing import Any
 from detectron2.structures import BoxMode
 
 from detrex.data.checks.boxes import PIXEL_TOLERANCE, degenerate_reason, overhang, wrong_convention
-from detrex.data.checks.findings import Finding, short
+from detrex.data.checks.findings import Finding
+from detrex.utils.text import short
 
 from .coco_records import WHERE, is_int
 

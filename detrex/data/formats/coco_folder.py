@@ -7,8 +7,9 @@ import os
 import re
 from typing import Any
 
-from detrex.data.checks.findings import DatasetError, Finding, short
+from detrex.data.checks.findings import DatasetError, Finding
 from detrex.data.checks.paths import FileListing
+from detrex.utils.text import short
 
 from .coco_json import load_content
 from .source import SPLIT_NAMES, DataSource, SplitSource

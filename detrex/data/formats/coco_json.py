@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from detrex.data.checks.findings import DatasetError, Finding, raise_errors, short
+from detrex.data.checks.findings import DatasetError, Finding, raise_errors
+from detrex.utils.text import short
 
 from .coco_annotations import attach_annotations
 from .coco_records import check_categories, check_images

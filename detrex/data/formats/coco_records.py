@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from detrex.data.checks.findings import Finding, short
+from detrex.data.checks.findings import Finding
 from detrex.data.checks.images import ImageFacts
 from detrex.data.checks.paths import FileListing, is_inside
+from detrex.utils.text import short
 
 WHERE = object()  # no json has such keys
 FILE_FACTS = object()  # ImageFacts of an image whose header a reader has seen

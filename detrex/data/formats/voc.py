@@ -10,9 +10,10 @@ from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.ElementTree import parse
 
-from detrex.data.checks.findings import DatasetError, Finding, short
+from detrex.data.checks.findings import DatasetError, Finding
 from detrex.data.checks.images import IMAGE_SUFFIXES
 from detrex.data.checks.paths import is_inside, list_files
+from detrex.utils.text import short
 
 from .coco_records import WHERE
 from .source import SPLIT_NAMES, DataSource, SplitSource, annotation_entry, image_entries

@@ -8,9 +8,10 @@ from typing import Any
 
 import yaml
 
-from detrex.data.checks.findings import DatasetError, Finding, short
+from detrex.data.checks.findings import DatasetError, Finding
 from detrex.data.checks.images import IMAGE_SUFFIXES
 from detrex.data.checks.paths import FileListing, is_inside, list_files
+from detrex.utils.text import short
 
 from .coco_records import WHERE
 from .source import SPLIT_NAMES, DataSource, SplitSource, annotation_entry, image_entries

@@ -1,0 +1,44 @@
+"""Counted nouns, and text that terminals and files can hold."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detrex.utils.text import count_of, printable, short
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "text"),
+    [
+        (1, "image", "1 image"),
+        (0, "image", "0 images"),
+        (2, "box", "2 boxes"),
+        (1, "box", "1 box"),
+        (3, "class", "3 classes"),
+        (2, "category", "2 categories"),
+        (2, "query", "2 queries"),
+        (2, "key", "2 keys"),
+        (2, "image file", "2 image files"),
+        (2, "batch", "2 batches"),
+    ],
+)
+def test_one_is_not_many(count, noun, text):
+    assert count_of(count, noun) == text
+
+
+@given(st.text(alphabet=st.characters()))
+def test_what_is_shown_can_be_shown(text):
+    shown = printable(text)
+    assert shown.isprintable()
+    shown.encode()
+    if text.isprintable():
+        assert shown == text
+
+
+def test_values_are_shortened():
+    assert len(short("x" * 10_000)) <= 130
+    assert short(10**5000) == "<int>"
+    assert short("\x1b[31m\ud800") == r"'\x1b[31m\ud800'"
+    assert short([[[[1]]]]) == "[[[...]]]"
