@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detrex.structures import PyramidLayout
+from detrex.structures import PyramidLayout, Size
 
 from .targets import make_targets
 
@@ -20,20 +20,21 @@ Extractor = Callable[[Tensor], Sequence[Tensor]]  # images (B, 3, H, W) -> L map
 
 @dataclass(frozen=True)
 class WholeBatch:
-    """What a forward pass must know of the batch of which its images are a part, to give its share of that loss.
+    """The full batch of an update, for a forward pass on a part of it: the part then gives its share of the loss.
 
     Attributes:
-        num_images: in the batch. num_boxes: objects on them that can be matched.
-        size: (height, width) in pixels of the images padded together.
+        num_images: number of images in the batch.
+        num_boxes: number of objects that can be matched.
+        size: (height, width) in pixels to which the batch's images are padded.
     """
 
     num_images: int
     num_boxes: int
-    size: tuple[int, int]
+    size: Size
 
     @classmethod
     def of(cls, batch: Sequence[Mapping]) -> WholeBatch:
-        """From dicts with ``image`` and ``instances``, as the detector takes them."""
+        """Measure a batch of detectron2's inputs: dicts with ``image`` and ``instances``."""
         height, width = (max(x["image"].shape[axis] for x in batch) for axis in (-2, -1))
         objects = [x["instances"] for x in batch]
         kept = [make_targets(x.gt_classes, x.gt_boxes.tensor, x.image_size)[0] for x in objects]
@@ -48,10 +49,10 @@ class PadImages:
     """
 
     def __call__(
-        self, images: Sequence[Tensor], extract: Extractor, least: tuple[int, int] = (0, 0)
+        self, images: Sequence[Tensor], extract: Extractor, min_size: Size = (0, 0)
     ) -> tuple[Sequence[Tensor], PyramidLayout]:
-        """Normalised images (3, h, w), padded to ``least`` or more -> L maps (B, C, H_l, W_l) and their layout."""
-        height, width = (max(least[axis], *(image.shape[axis] for image in images)) for axis in (-2, -1))
+        """Normalised images (3, h, w), padded to ``min_size`` or more -> L maps (B, C, H_l, W_l) and their layout."""
+        height, width = (max(min_size[axis], *(image.shape[axis] for image in images)) for axis in (-2, -1))
         maps = extract(torch.stack([_pad(image, height, width) for image in images]))
         shapes = [tuple(x.shape[-2:]) for x in maps]
         valid_sizes = [
@@ -71,9 +72,9 @@ class PadFeatures:
     """
 
     def __call__(
-        self, images: Sequence[Tensor], extract: Extractor, least: tuple[int, int] = (0, 0)
+        self, images: Sequence[Tensor], extract: Extractor, min_size: Size = (0, 0)
     ) -> tuple[Sequence[Tensor], PyramidLayout]:
-        """Normalised images (3, h, w) -> L maps (B, C, H_l, W_l) and their layout; ``least`` is for padded images."""
+        """Normalised images (3, h, w) -> L maps (B, C, H_l, W_l) and their layout; ``min_size`` does not apply."""
         by_size: dict[tuple[int, int], list[int]] = {}
         for index, image in enumerate(images):
             by_size.setdefault(tuple(image.shape[-2:]), []).append(index)

@@ -14,12 +14,20 @@ from detrex.structures import DetectorOutputs, Predictions, Targets
 from .losses import LossWeights, box_losses, sigmoid_focal_loss
 from .matcher import HungarianMatcher, Match
 
-__all__ = ["SetCriterion"]
+__all__ = ["LossTerm", "SetCriterion"]
 
 
 @dataclass(frozen=True)
-class _Term:
-    """Predictions that are matched with targets, the suffix of their losses' names, their divisor and a factor."""
+class LossTerm:
+    """Predictions of one layer and the targets that they are matched with.
+
+    Attributes:
+        suffix: appended to the names of the losses.
+        predictions: of the layer.
+        targets: of each image.
+        num_boxes: number of objects, by which the losses are divided.
+        weight: factor of the losses.
+    """
 
     suffix: str
     predictions: Predictions
@@ -29,16 +37,15 @@ class _Term:
 
 
 class SetCriterion(nn.Module):
-    """Weighted losses of every decoder layer and of the encoder's proposals.
-
-    Everything is computed in float32, whatever the precision of the model.
+    """Weighted losses of every decoder layer and of the encoder's proposals, in float32.
 
     Args:
         num_classes: K.
         matcher: assigns objects to predictions.
-        weights: of the losses; no layer has others.
-        alpha, gamma: of the focal loss.
-        aux_loss: whether the layers before the last count.
+        weights: weights of the losses, the same for all layers.
+        alpha: weight of the positives in the focal loss.
+        gamma: focusing parameter of the focal loss.
+        aux_loss: include the layers before the last one.
     """
 
     def __init__(
@@ -59,12 +66,13 @@ class SetCriterion(nn.Module):
     def forward(
         self, outputs: DetectorOutputs, targets: Sequence[Targets], num_boxes: int | None = None
     ) -> dict[str, Tensor]:
-        """Losses to be summed.
+        """Compute the losses, whose sum is to be minimized.
 
         Args:
-            outputs, targets: of the same images.
-            num_boxes: objects that the losses are divided by, where the images are a part of an update's batch: those
-                of the whole batch in this process. Default: those of ``targets``.
+            outputs: predictions of the images.
+            targets: objects of the same images.
+            num_boxes: number of objects by which the losses are divided. Give it where the images are a part of an
+                update's batch: it counts this process's objects in the complete batch. Default: those of ``targets``.
 
         Returns:
             ``loss_class``, ``loss_bbox`` and ``loss_giou`` of the last layer; with suffix ``_0``, ``_1``, ... of the
@@ -83,19 +91,19 @@ class SetCriterion(nn.Module):
         *,
         suffix: str = "",
         weight: float = 1.0,
-    ) -> list[_Term]:
-        """What is to be matched: each layer, then the proposals if there are any."""
+    ) -> list[LossTerm]:
+        """Terms of the last layer, of the layers before it, and of the proposals, if there are any."""
         *auxiliary, final = outputs.layers
         count = sum(len(target) for target in targets) if num_boxes is None else num_boxes
-        terms = [_Term(suffix, final, targets, count, weight)]
+        terms = [LossTerm(suffix, final, targets, count, weight)]
         if self.aux_loss:
-            terms += [_Term(f"_{i}{suffix}", layer, targets, count, weight) for i, layer in enumerate(auxiliary)]
+            terms += [LossTerm(f"_{i}{suffix}", layer, targets, count, weight) for i, layer in enumerate(auxiliary)]
         if outputs.proposals is not None:
             agnostic = [target.class_agnostic() for target in targets]
-            terms.append(_Term(f"_enc{suffix}", outputs.proposals, agnostic, count, weight))
+            terms.append(LossTerm(f"_enc{suffix}", outputs.proposals, agnostic, count, weight))
         return terms
 
-    def compute(self, terms: Sequence[_Term]) -> dict[str, Tensor]:
+    def compute(self, terms: Sequence[LossTerm]) -> dict[str, Tensor]:
         """Match all terms at once and return their weighted losses."""
         device_type = terms[0].predictions.logits_BQK.device.type
         with torch.autocast(device_type, enabled=False):
@@ -103,11 +111,11 @@ class SetCriterion(nn.Module):
             num_boxes = self.num_boxes(terms)
             losses = {}
             for term, match, count in zip(terms, matches, num_boxes, strict=True):
-                losses |= self._losses(term, match, count)
+                losses |= self.losses(term, match, count)
         return losses
 
     @staticmethod
-    def num_boxes(terms: Sequence[_Term]) -> Sequence[float] | Tensor:
+    def num_boxes(terms: Sequence[LossTerm]) -> Sequence[float] | Tensor:
         """The divisor of each term's losses: objects per process, averaged over the processes, at least 1."""
         counts = [float(term.num_boxes) for term in terms]
         if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
@@ -116,7 +124,17 @@ class SetCriterion(nn.Module):
         dist.all_reduce(total)
         return (total / dist.get_world_size()).clamp(min=1)
 
-    def _losses(self, term: _Term, match: Match, num_boxes: float | Tensor) -> dict[str, Tensor]:
+    def losses(self, term: LossTerm, match: Match, num_boxes: float | Tensor) -> dict[str, Tensor]:
+        """Weighted losses of one term. Override it to add losses or to replace them.
+
+        Args:
+            term: the predictions, their targets, and the suffix of the losses' names.
+            match: the M matched pairs.
+            num_boxes: divisor of the losses, averaged over the processes.
+
+        Returns:
+            Scalars by name.
+        """
         labels_M = torch.cat([target.labels_M for target in term.targets])[match.target_M]
         boxes_M4 = torch.cat([target.boxes_M4 for target in term.targets])[match.target_M]
         logits_BQK = term.predictions.logits_BQK.float()

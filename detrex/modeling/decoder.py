@@ -65,21 +65,21 @@ class DeformableDecoderLayer(nn.Module):
 
 
 class DeformableDecoder(nn.Module):
-    """``num_layers`` decoder layers, each with a head whose boxes a policy passes on.
+    """A stack of decoder layers. Each has a detection head; a refinement policy passes its boxes to the next layer.
 
     Args:
         num_layers: depth D.
         num_classes: K of the heads.
-        refinement: what the next layer corrects, and around what it looks; see :mod:`detrex.modeling.refinement`.
+        refinement: references of the next layer; see :mod:`detrex.modeling.refinement`.
         embed_dim: channels C.
         num_heads: attention heads N.
         feedforward_dim: width of the FFN.
         num_feature_levels: levels L of the pyramid.
         num_points: sampling points P of each head and level.
         dropout: probability, in and after attention, inside and after the FFN.
-        point_reference: whether queries start from points rather than boxes; it sets the heads' initial box size.
+        point_reference: queries start from points rather than boxes. It sets the heads' initial box size.
         inverse_sigmoid_eps: see :func:`detrex.layers.inverse_sigmoid`.
-        use_checkpoint: recompute each layer in the backward pass, for less memory and the same result.
+        use_checkpoint: recompute each layer in the backward pass: less memory, the same result.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class DeformableDecoder(nn.Module):
         predictions = []
         recompute = self.use_checkpoint and torch.is_grad_enabled()
         for index, (layer, head) in enumerate(zip(self.layers, self.heads, strict=True)):
-            queries = self.place(queries, x_BQC, anchor, index)
+            queries = self.position_queries(queries, x_BQC, anchor, index)
             arguments = (x_BQC, queries, layout.to_levels(anchor), memory.tokens_BSC, layout, mask_QQ)
             x_BQC = checkpoint(layer, *arguments, use_reentrant=False) if recompute else layer(*arguments)
             logits_BQK, delta_BQ4 = head(x_BQC)
@@ -140,14 +140,17 @@ class DeformableDecoder(nn.Module):
             base, anchor = self.refinement(anchor, refined_BQ4)
         return tuple(predictions)
 
-    def place(self, queries: Queries, x_BQC: Tensor, anchor: Tensor, layer: int) -> Queries:
-        """The queries as a layer gets them; a subclass may have their position follow the anchor.
+    def position_queries(self, queries: Queries, x_BQC: Tensor, anchor: Tensor, layer: int) -> Queries:
+        """Prepare the queries for a layer. Override it to derive their position from the anchor, as DAB-DETR does.
 
         Args:
-            queries: as the layer before got them.
-            x_BQC: their content after the layer before.
-            anchor: points (B, Q, 2) or boxes (B, Q, 4) that the layer looks around.
+            queries: the queries of the previous layer.
+            x_BQC: (B, Q, C) their content after the previous layer.
+            anchor: points (B, Q, 2) or boxes (B, Q, 4) around which the layer samples.
             layer: index of the layer, from 0.
+
+        Returns:
+            The queries of this layer.
         """
         return queries
 

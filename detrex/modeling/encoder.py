@@ -43,17 +43,17 @@ class DeformableEncoderLayer(nn.Module):
 
 
 class DeformableEncoder(nn.Module):
-    """``num_layers`` encoder layers; every token refers to its own centre on every level.
+    """A stack of encoder layers. The reference of a token is its own centre on every level.
 
     Args:
-        num_layers: depth; 0 returns the pyramid as it is.
+        num_layers: depth D; 0 returns the pyramid unchanged.
         embed_dim: channels C.
         num_heads: attention heads N.
         feedforward_dim: width of the FFN.
         num_feature_levels: levels L.
         num_points: sampling points P of each head and level.
         dropout: probability, after attention, inside and after the FFN.
-        use_checkpoint: recompute each layer in the backward pass, for less memory and the same result.
+        use_checkpoint: recompute each layer in the backward pass: less memory, the same result.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class DeformableEncoder(nn.Module):
         )
 
     def forward(self, pyramid: TokenPyramid) -> TokenPyramid:
-        """The same pyramid with tokens that have seen each other."""
+        """Encode a pyramid: the same positions and layout, with the tokens of the last layer."""
         layout, x_BSC = pyramid.layout, pyramid.tokens_BSC
         centres_BSL2 = layout.to_levels(layout.centres_BS2())
         recompute = self.use_checkpoint and torch.is_grad_enabled()

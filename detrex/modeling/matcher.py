@@ -20,7 +20,13 @@ NO_PREDICTION = 1e6  # cost of a slot that holds no prediction, far above that o
 
 @dataclass(frozen=True)
 class Match:
-    """M matched pairs over the whole batch: image, query and row of the concatenated targets, each (M,) int64."""
+    """The M matched pairs of a batch.
+
+    Attributes:
+        image_M: (M,) int64, index of the image.
+        query_M: (M,) int64, index of the query.
+        target_M: (M,) int64, index of the object in the concatenated targets of all images.
+    """
 
     image_M: Tensor
     query_M: Tensor
@@ -28,14 +34,17 @@ class Match:
 
 
 class HungarianMatcher:
-    """One-to-one assignment of least cost: focal classification cost, L1 distance and generalised IoU of the boxes.
+    """One-to-one assignment with minimum cost (DETR, section 3.1), with the focal cost of Deformable DETR.
 
-    Costs are computed in float32 within each image alone. All images of all given predictions share one copy to the
-    host and one back.
+    Costs are computed in float32 and only within an image. All predictions of a step share one copy to the host and one
+    back. Override :meth:`cost` to match by other criteria.
 
     Args:
-        cost_class, cost_bbox, cost_giou: weights of the three costs.
-        alpha, gamma: of the focal cost.
+        cost_class: weight of the focal classification cost.
+        cost_bbox: weight of the L1 distance of the boxes.
+        cost_giou: weight of the generalized IoU.
+        alpha: weight of the positives in the focal cost.
+        gamma: focusing parameter of the focal cost.
     """
 
     def __init__(
@@ -52,16 +61,19 @@ class HungarianMatcher:
 
     @torch.no_grad()
     def __call__(self, pairs: Sequence[tuple[Predictions, Sequence[Targets]]]) -> list[Match]:
-        """Match each of several predictions, of different layers say, with its targets.
+        """Match several predictions, such as those of all decoder layers, with their targets.
 
         Args:
-            pairs: predictions and the targets of each image of the batch.
+            pairs: for each prediction, the prediction and the targets of every image of the batch.
+
+        Returns:
+            One match for each pair.
 
         Raises:
-            FloatingPointError: if a cost is not finite, naming the prediction and the image.
+            FloatingPointError: a cost is not finite; the message names the prediction and the image.
         """
         costs = [
-            self._cost(logits_QK, boxes_Q4, padding_Q, target)
+            self.cost(logits_QK, boxes_Q4, padding_Q, target)
             for predictions, targets in pairs
             for logits_QK, boxes_Q4, padding_Q, target in zip(*self._per_image(predictions), targets, strict=True)
         ]
@@ -89,8 +101,19 @@ class HungarianMatcher:
         padding = predictions.padding_BQ
         return predictions.logits_BQK, predictions.boxes_BQ4, [None] * images if padding is None else padding
 
-    def _cost(self, logits_QK: Tensor, boxes_Q4: Tensor, padding_Q: Tensor | None, target: Targets) -> Tensor:
-        """(Q, M) cost of one image."""
+    def cost(self, logits_QK: Tensor, boxes_Q4: Tensor, padding_Q: Tensor | None, target: Targets) -> Tensor:
+        """Matching cost of one image.
+
+        Args:
+            logits_QK: (Q, K) class logits.
+            boxes_Q4: (Q, 4) predicted boxes.
+            padding_Q: (Q,) bool, True on slots without a prediction, which must cost ``NO_PREDICTION``; None if there
+                are none.
+            target: the M objects of the image.
+
+        Returns:
+            (Q, M) costs in float32.
+        """
         probability_QM = logits_QK[:, target.labels_M].float().sigmoid()
         positive = self.alpha * (1 - probability_QM) ** self.gamma * -(probability_QM + 1e-8).log()
         negative = (1 - self.alpha) * probability_QM**self.gamma * -(1 - probability_QM + 1e-8).log()

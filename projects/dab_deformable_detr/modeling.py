@@ -57,7 +57,7 @@ class AnchorDecoder(DeformableDecoder):
         self.position = MLP(in_dim=2 * embed_dim, hidden_dim=embed_dim, out_dim=embed_dim, num_layers=2)
         self.modulation = MLP(in_dim=embed_dim, hidden_dim=embed_dim, out_dim=embed_dim, num_layers=2)
 
-    def place(self, queries: Queries, x_BQC: Tensor, anchor_BQ4: Tensor, layer: int) -> Queries:
+    def position_queries(self, queries: Queries, x_BQC: Tensor, anchor_BQ4: Tensor, layer: int) -> Queries:
         """The queries with the position embedding of their anchors."""
         embedding = sine_embed(anchor_BQ4, self.embed_dim // 2, temperature=20.0).flatten(-2)  # section 4.5
         pos_BQC = self.position(embedding.to(x_BQC.dtype))

@@ -91,9 +91,9 @@ def test_positions_follow_the_anchors():
     boxes = queries.anchors.weight.sigmoid()[None]
     content = torch.randn(1, 20, EMBED_DIM)
     start = Queries(content, torch.zeros_like(content), boxes, (20,))
-    first, moved = (decoder.place(start, content, anchor, 0).pos_BQC for anchor in (boxes, boxes * 0.5))
+    first, moved = (decoder.position_queries(start, content, anchor, 0).pos_BQC for anchor in (boxes, boxes * 0.5))
     assert not torch.allclose(first, moved)
-    later = decoder.place(start, content, boxes, 1).pos_BQC
+    later = decoder.position_queries(start, content, boxes, 1).pos_BQC
     torch.testing.assert_close(later, first * decoder.modulation(content))
 
 

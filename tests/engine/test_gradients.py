@@ -160,13 +160,13 @@ def test_a_part_whose_loss_is_not_finite_stops_the_step(tmp_path):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_mixed_precision_is_around_the_whole_model_but_not_the_matching_and_the_losses(dtype, monkeypatch):
     costs = []
-    original = HungarianMatcher._cost
+    original = HungarianMatcher.cost
 
     def record(*args):
         costs.append((original(*args).dtype, torch.is_autocast_enabled("cpu")))
         return original(*args)
 
-    monkeypatch.setattr(HungarianMatcher, "_cost", record)
+    monkeypatch.setattr(HungarianMatcher, "cost", record)
     model, seen = detector("hybrid"), {}
     for name in (
         "backbone.stem",

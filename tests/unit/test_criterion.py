@@ -32,7 +32,7 @@ def test_matching_is_the_cheapest_of_all_assignments():
     (match,) = matcher([(predictions, targets)])
     offset = 0
     for image, target in enumerate(targets):
-        cost = matcher._cost(predictions.logits_BQK[image], predictions.boxes_BQ4[image], None, target)
+        cost = matcher.cost(predictions.logits_BQK[image], predictions.boxes_BQ4[image], None, target)
         own = match.image_M == image
         found = cost[match.query_M[own], match.target_M[own] - offset].sum()
         best = min(
@@ -44,8 +44,8 @@ def test_matching_is_the_cheapest_of_all_assignments():
 
 def test_costs_are_computed_within_each_image(monkeypatch):
     sizes = []
-    original = HungarianMatcher._cost
-    monkeypatch.setattr(HungarianMatcher, "_cost", lambda *args: sizes.append(original(*args).shape) or original(*args))
+    original = HungarianMatcher.cost
+    monkeypatch.setattr(HungarianMatcher, "cost", lambda *args: sizes.append(original(*args).shape) or original(*args))
     targets = [_random_targets(n) for n in (4, 0, 2)]
     HungarianMatcher()([(_random_predictions(images=3), targets)])
     assert [tuple(size) for size in sizes] == [(6, 4), (6, 0), (6, 2)]

@@ -15,7 +15,7 @@ from detrex.layers import box_cxcywh_to_xyxy
 from detrex.modeling.batching import PadFeatures, PadImages, WholeBatch
 from detrex.modeling.postprocess import select_top
 from detrex.modeling.targets import make_targets
-from detrex.structures import DetectorOutputs, Predictions, Targets
+from detrex.structures import DetectorOutputs, Predictions, Size, Targets
 
 __all__ = ["DeformableDETR"]
 
@@ -25,21 +25,22 @@ Batching = PadImages | PadFeatures
 
 
 class DeformableDETR(nn.Module):
-    """Backbone, neck and transformer, then a criterion in training or the best detections in evaluation.
+    """Deformable DETR: backbone, neck, transformer and criterion.
 
-    Nothing else lives here: every variant, H-Deformable-DETR included, is a composition of other parts.
+    Variants, H-Deformable-DETR included, are compositions of other parts.
 
     Args:
-        num_classes: K, the one owner of this number in a config.
-        backbone: images (B, 3, H, W) -> maps by name.
-        neck: maps by name -> L maps (B, C, H_l, W_l).
+        num_classes: K. Other parts of a config refer to this value.
+        backbone: images (B, 3, H, W) -> feature maps by name.
+        neck: feature maps by name -> L maps (B, C, H_l, W_l).
         transformer: maps and their layout -> :class:`DetectorOutputs`.
         criterion: outputs and targets -> weighted losses.
-        pixel_mean, pixel_std: of the three channels, in the order of the input's channels, on the scale of 0 to 255.
-        num_select: detections of an image.
-        train_batching, eval_batching: how images of different size share a batch, see
-            :mod:`detrex.modeling.batching`. By default training pads images as published, while evaluation gives an
-            image the same boxes in every batch.
+        pixel_mean: mean of each input channel, on the scale of 0 to 255.
+        pixel_std: standard deviation of each input channel, on the same scale.
+        num_select: number of detections per image.
+        train_batching: how training images of different size share a batch. Default: :class:`PadImages`, as published.
+        eval_batching: the same for evaluation. Default: :class:`PadFeatures`, with which an image gets the same boxes
+            in every batch.
     """
 
     def __init__(
@@ -72,14 +73,14 @@ class DeformableDETR(nn.Module):
     def forward(
         self, batched_inputs: Sequence[Mapping], whole_batch: WholeBatch | None = None
     ) -> dict[str, Tensor] | list[dict[str, Instances]]:
-        """Train or detect on detectron2's standard input.
+        """Compute losses in training mode, detections in evaluation mode.
 
         Args:
             batched_inputs: for each image a dict with ``image`` (3, h, w), on the scale of 0 to 255. Training needs
                 ``instances`` with ``gt_boxes`` and ``gt_classes``. Evaluation gives boxes in an image of ``height`` x
                 ``width`` (default: the given image's own size).
-            whole_batch: in training, where the inputs are a part of an update's batch; the losses of all parts then sum
-                up to those of the batch.
+            whole_batch: in training, the batch of which the inputs are a part. The losses of all parts then add up to
+                those of the batch. Default: the inputs are the batch.
 
         Returns:
             Training: weighted losses by name, to be summed. Evaluation: for each image ``{"instances": Instances}``
@@ -97,14 +98,19 @@ class DeformableDETR(nn.Module):
             return self.criterion(self.outputs(images), targets)
         return self.criterion(self.outputs(images, whole_batch.size), targets, whole_batch.num_boxes)
 
-    def outputs(self, images: Sequence[Tensor], least: tuple[int, int] = (0, 0)) -> DetectorOutputs:
-        """Images (3, h, w) of any sizes, on the scale of 0 to 255, on any device -> what the transformer says.
+    def outputs(self, images: Sequence[Tensor], min_size: Size = (0, 0)) -> DetectorOutputs:
+        """Normalize and batch images, and run backbone, neck and transformer.
 
-        ``least``: (height, width) that images are padded to where they are smaller, and where they are padded at all.
+        Args:
+            images: tensors (3, h, w) of any sizes and on any device, with values from 0 to 255.
+            min_size: (height, width) to which smaller images are padded, where the batching pads images.
+
+        Returns:
+            Predictions of all decoder layers and, if there are any, of the encoder's proposals.
         """
         normalized = [(x.to(self.device, non_blocking=True) - self.pixel_mean) / self.pixel_std for x in images]
         batching = self.train_batching if self.training else self.eval_batching
-        features, layout = batching(normalized, lambda x: self.neck(self.backbone(x)), least)
+        features, layout = batching(normalized, lambda x: self.neck(self.backbone(x)), min_size)
         return self.transformer(features, layout)
 
     def _targets(self, batched_inputs: Sequence[Mapping]) -> list[Targets]:

@@ -19,8 +19,13 @@ class HybridCriterion(SetCriterion):
     All layers of both groups and the proposals are matched together, in one call of the matcher.
 
     Args:
-        num_classes, matcher, weights, alpha, gamma, aux_loss: as in :class:`SetCriterion`, for both groups.
-        num_repeats: k, how many queries of the one-to-many group are to find each object.
+        num_classes: as in :class:`SetCriterion`.
+        matcher: as in :class:`SetCriterion`, for both groups.
+        weights: as in :class:`SetCriterion`, for both groups.
+        alpha: as in :class:`SetCriterion`.
+        gamma: as in :class:`SetCriterion`.
+        aux_loss: as in :class:`SetCriterion`.
+        num_repeats: k, the number of one-to-many queries that are matched with each object.
         one2many_weight: lambda, the factor of the one-to-many losses.
 
     Raises:
@@ -53,10 +58,12 @@ class HybridCriterion(SetCriterion):
     def forward(
         self, outputs: DetectorOutputs, targets: Sequence[Targets], num_boxes: int | None = None
     ) -> dict[str, Tensor]:
-        """Losses to be summed.
+        """Compute the losses, whose sum is to be minimized.
 
         Args:
-            outputs, targets, num_boxes: as for :class:`SetCriterion`; ``num_boxes`` counts each object once.
+            outputs: predictions of both groups.
+            targets: objects of each image.
+            num_boxes: as in :class:`SetCriterion`; each object counts once.
 
         Returns:
             Those of :class:`SetCriterion` for the one-to-one group and the proposals; with a further suffix
