@@ -30,7 +30,7 @@ from detrex.config import (
 )
 from detrex.config.instantiation import build
 from detrex.config.serialization import resolved_yaml
-from detrex.data import category_ids, prepare_data
+from detrex.data import DatasetError, category_ids, prepare_data
 from detrex.distributed.fsdp import shard, whole_copy
 from detrex.inference.optimizations import (
     OPTIMIZATIONS,
@@ -42,6 +42,7 @@ from detrex.solver.lr_schedule import describe_lr, resolve_durations
 from detrex.solver.param_groups import build_optimizer, scale_lr
 
 from .auto_batch import resolve_batch_size
+from .class_matching import follow_checkpoint_classes
 from .dry_run import report_dry_run
 from .evaluation import evaluate, finite_scalars
 from .hooks import build_hooks
@@ -137,6 +138,10 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         data = prepare_data(cfg, train=not args.eval_only)
     except (ValueError, OSError) as e:
         raise ConfigError(f"data: {e}") from e
+    try:
+        data = follow_checkpoint_classes(cfg, data, resume=args.resume, eval_only=args.eval_only)
+    except DatasetError as e:
+        raise ConfigError(f"classes: {e}") from e
     if not args.eval_only:
         resolve_batch_size(cfg, device, resume=args.resume)
     if comm.is_main_process():

@@ -1,0 +1,138 @@
+"""Classes of a checkpoint and of a data set, matched by name and never by position."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from detrex.data.checks.findings import DatasetError
+from detrex.utils.text import printable
+
+__all__ = [
+    "check_same_classes",
+    "describe_difference",
+    "follow_class_order",
+    "known_classes",
+    "reorder_classes",
+    "same_classes",
+]
+
+MAX_NAMES = 20  # of a list in a message
+
+logger = logging.getLogger(__name__)
+
+
+def known_classes(dataset_name: str) -> tuple[str, ...]:
+    """Class names of a registered data set in the order of its class ids; () where nothing tells them."""
+    if MetadataCatalog.get(dataset_name).get("thing_classes") is None and dataset_name in DatasetCatalog:
+        DatasetCatalog.get(dataset_name)  # reading a COCO json fills them in
+    return tuple(MetadataCatalog.get(dataset_name).get("thing_classes") or ())
+
+
+def same_classes(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether two lists hold the same class names, in any order."""
+    return Counter(first) == Counter(second)
+
+
+def describe_difference(trained: Sequence[str], data: Sequence[str]) -> str:
+    """Both lists of class names, a checkpoint's and a data set's, and what only one of them has."""
+    only_trained, only_data = Counter(trained) - Counter(data), Counter(data) - Counter(trained)
+    parts = [
+        f"only in {where}: {_listing(list(names.elements()))}"
+        for where, names in (("the checkpoint", only_trained), ("the data", only_data))
+        if names
+    ]
+    return "; ".join([*parts, f"checkpoint: {_listing(trained)}", f"data: {_listing(data)}"])
+
+
+def check_same_classes(trained: Sequence[str], data: Sequence[str], *, checkpoint: str, dataset_name: str) -> None:
+    """Refuse to use a checkpoint on other classes than its own.
+
+    Args:
+        trained: class names of the checkpoint. data: those of the data set.
+        checkpoint: path, for the message. dataset_name: in the catalog, for the message.
+
+    Raises:
+        DatasetError: the names differ, or repeat in another order; the message has both lists.
+    """
+    if list(trained) == list(data):
+        return
+    if not same_classes(trained, data):
+        raise DatasetError(
+            f"{checkpoint} was trained on other classes than those of {dataset_name}: "
+            f"{describe_difference(trained, data)}. Use the data of its classes, or fine-tune: start a new run with "
+            "train.init_checkpoint"
+        )
+    repeated = [name for name, count in Counter(data).items() if count > 1]
+    if repeated:
+        raise DatasetError(
+            f"{dataset_name} repeats class names ({_listing(repeated)}) and has them in another order than "
+            f"{checkpoint}: classes are matched by name, so each needs a name of its own"
+        )
+
+
+def follow_class_order(dataset_names: Sequence[str], trained: Sequence[str], *, checkpoint: str) -> None:
+    """Give registered data sets the class ids of a checkpoint; weights, optimizer and logits stay as they are.
+
+    A data set whose names are not known is left alone, as is everything where the checkpoint has no names.
+
+    Args:
+        dataset_names: in the catalogs. trained: class names of the checkpoint, in the order of its class ids.
+        checkpoint: path, for messages.
+
+    Raises:
+        DatasetError: a data set has other classes.
+    """
+    if not trained:
+        logger.info("%s holds no class names: its classes are taken in the order of the data's", checkpoint)
+        return
+    for name in dict.fromkeys(dataset_names):
+        data = known_classes(name)
+        if not data:
+            continue
+        check_same_classes(trained, data, checkpoint=checkpoint, dataset_name=name)
+        if list(trained) != list(data):
+            reorder_classes(name, trained)
+            logger.warning(
+                "%s has the classes of %s in another order; they are matched by name, in the checkpoint's order: %s",
+                name, checkpoint, _listing(trained),
+            )  # fmt: skip
+
+
+def reorder_classes(dataset_name: str, class_names: Sequence[str]) -> None:
+    """Number the classes of a registered data set in another order.
+
+    Args:
+        dataset_name: in the catalogs; its records and metadata are replaced.
+        class_names: its own names in the order of the new class ids.
+    """
+    loaded = DatasetCatalog.get(dataset_name)  # first: reading a data set may fill in its metadata
+    known = MetadataCatalog.get(dataset_name).as_dict()
+    position = {name: i for i, name in enumerate(class_names)}
+    new_id = [position[name] for name in known["thing_classes"]]
+    old_ids = known.get("thing_dataset_id_to_contiguous_id") or {i: i for i in range(len(new_id))}
+    known["thing_dataset_id_to_contiguous_id"] = {category_id: new_id[i] for category_id, i in old_ids.items()}
+    for key in ("thing_classes", "thing_colors"):
+        if known.get(key):
+            pairs = sorted(zip(new_id, known[key], strict=True), key=lambda pair: pair[0])
+            known[key] = [value for _, value in pairs]
+    records = [_renumbered(record, new_id) for record in loaded]
+    DatasetCatalog.remove(dataset_name)
+    MetadataCatalog.remove(dataset_name)
+    DatasetCatalog.register(dataset_name, lambda: list(records))
+    MetadataCatalog.get(dataset_name).set(**{key: value for key, value in known.items() if key != "name"})
+
+
+def _renumbered(record: dict, new_id: Sequence[int]) -> dict:
+    if "annotations" not in record:
+        return record
+    annotations = [{**a, "category_id": new_id[a["category_id"]]} for a in record["annotations"]]
+    return {**record, "annotations": annotations}
+
+
+def _listing(names: Sequence[str]) -> str:
+    shown = ", ".join(printable(str(name)) for name in names[:MAX_NAMES])
+    return shown + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")
