@@ -2,8 +2,8 @@
 
     python benchmarks/speed_chart.py
 
-Reads ``results/{inference,train_step}[_reference].json`` and writes ``docs/images/speed.png``. The bars are
-ratios of CPU seconds, because the machine was shared. Versions, commit and date of the figures are in the files that it reads.
+Reads ``results/{inference,train_step}[_reference].json`` and writes ``docs/images/speed.png``. The bars are ratios of
+CPU seconds, because the machine was shared. Versions, commit and date of the figures are in those files.
 """
 
 from __future__ import annotations
