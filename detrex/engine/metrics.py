@@ -1,4 +1,4 @@
-"""Numbers of a training step, collected without making the CPU wait for the device."""
+"""Numbers of a training step, collected with few waits for the device."""
 
 from __future__ import annotations
 
@@ -12,32 +12,13 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import Tensor
 
-__all__ = ["HostCopy", "MetricWindow", "PhaseTimer"]
+__all__ = ["MetricWindow", "PhaseTimer", "to_host"]
 
 
-class HostCopy:
-    """Copy of named scalar tensors to the host that runs beside the device's other work.
-
-    Started right after the forward pass and read after the backward pass has been queued, it has long arrived.
-    """
-
-    def __init__(self, scalars: Mapping[str, Tensor]):
-        self._names = list(scalars)
-        stacked = torch.stack([value.detach().float() for value in scalars.values()])
-        self._event = None
-        if stacked.is_cuda:
-            self._host = torch.empty(stacked.shape, dtype=stacked.dtype, pin_memory=True)
-            self._host.copy_(stacked, non_blocking=True)
-            self._event = torch.cuda.Event()
-            self._event.record()
-        else:
-            self._host = stacked
-
-    def read(self) -> dict[str, float]:
-        """The values, once they have arrived."""
-        if self._event is not None:
-            self._event.synchronize()
-        return dict(zip(self._names, self._host.tolist(), strict=True))
+def to_host(scalars: Mapping[str, Tensor]) -> dict[str, float]:
+    """Values of named scalar tensors, copied to the host at once; waits for the device a single time."""
+    values = torch.stack([value.detach().float() for value in scalars.values()]).tolist()
+    return dict(zip(scalars, values, strict=True))
 
 
 class PhaseTimer:

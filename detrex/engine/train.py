@@ -31,7 +31,7 @@ from detrex.config import (
 from detrex.config.instantiation import build
 from detrex.config.serialization import resolved_yaml
 from detrex.data import DatasetError, category_ids, prepare_data
-from detrex.distributed.fsdp import shard, whole_copy
+from detrex.distributed.parallel import shard, whole_copy
 from detrex.inference.optimizations import (
     OPTIMIZATIONS,
     TRAINING_OPTIMIZATIONS,
@@ -41,12 +41,10 @@ from detrex.inference.optimizations import (
 from detrex.solver.lr_schedule import describe_lr, resolve_durations
 from detrex.solver.param_groups import build_optimizer, scale_lr
 
-from .auto_batch import resolve_batch_size
+from .batch_size import largest_sample, report_dry_run, resolve_batch_size
 from .class_matching import follow_checkpoint_classes
-from .dry_run import report_dry_run
 from .evaluation import evaluate, finite_scalars
 from .hooks import build_hooks
-from .largest_batch import largest_sample
 from .run_config import check_batch_size, setup_run
 from .trainer import Trainer
 
@@ -231,8 +229,8 @@ def do_train(
         strict=cfg.train.checkpoint.strict,
         reinit=cfg.train.checkpoint.reinit,
         metadata=metadata,
-        trainer=trainer,
         optimizations=optimizations,
+        trainer=trainer,
     )
     last: dict[str, Any] = {}
 

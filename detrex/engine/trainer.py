@@ -19,10 +19,10 @@ from torch.nn.parallel import DistributedDataParallel
 from detrex.checkpoint.sharded import shard_optimizer_state
 from detrex.data.random_state import random_state, set_random_state
 
-from .early_stopping import StoppedEarly
 from .faults import explain, image_names, locate_non_finite, save_batch
 from .gradients import accumulate_gradients, autocast, check_parts, split_batch
-from .metrics import HostCopy, MetricWindow, PhaseTimer
+from .hooks import StoppedEarly
+from .metrics import MetricWindow, PhaseTimer, to_host
 from .writers import restore_metrics, saved_metrics
 
 __all__ = ["Trainer"]
@@ -123,7 +123,7 @@ class Trainer(SimpleTrainer):
         with timer.phase("backward_time"):
             self.after_backward()
             norm = self._clip()
-        values = HostCopy({**losses, "grad_norm": norm}).read()
+        values = to_host({**losses, "grad_norm": norm})
         with timer.phase("optimizer_time"):
             if self._may_update(values, data):
                 self.scaler.step(self.optimizer)
@@ -181,6 +181,11 @@ class Trainer(SimpleTrainer):
         """Put the process into the state that it was saved in, then let the hooks begin."""
         if self._resumed is not None:
             restore_metrics(self.storage, self._resumed["metrics"])
+            if self._resumed["layers"] != self._layers():  # of the model as everything that was loaded has left it
+                logger.warning(
+                    "Other layers compute than when the run was saved, for example by another train.optimizations: "
+                    "from here on the run is the same up to rounding only"
+                )
             if self._own_state() is not None:
                 set_random_state(self._own_state()["random"])
         super().before_train()
@@ -198,6 +203,7 @@ class Trainer(SimpleTrainer):
         Called by all processes at the same iteration.
         """
         state = super().state_dict()
+        state["iteration"] = min(self.iter, getattr(self, "max_iter", math.inf) - 1)  # after the loop, iter is max_iter
         if self.scaler.is_enabled():
             state["grad_scaler"] = self.scaler.state_dict()
         own = {"random": random_state()}
@@ -223,11 +229,6 @@ class Trainer(SimpleTrainer):
             return
         self._resumed = state_dict
         self._skipped_in_a_row, self._skipped = state_dict["skipped"]
-        if state_dict["layers"] != self._layers():
-            logger.warning(
-                "Other layers compute than when the run was saved, for example by another choice of a optimization of "
-                "train.optimizations: from here on the run is the same up to rounding only"
-            )
         if self._own_state() is None:
             logger.warning(
                 "Saved by %d processes, resumed by %d: random numbers start afresh",

@@ -16,10 +16,8 @@ from torch import nn
 
 from detrex.cli.train import EXIT_CONFIG, EXIT_MACHINE, build_parser, run
 from detrex.data.random_state import seeded
-from detrex.engine import auto_batch
-from detrex.engine.auto_batch import largest_by_memory, largest_that_fits
-from detrex.engine.dry_run import dry_run
-from detrex.engine.largest_batch import largest_size
+from detrex.engine import batch_size
+from detrex.engine.batch_size import dry_run, largest_by_memory, largest_size, largest_that_fits
 from detrex.engine.train import main
 
 CPU = torch.device("cpu")
@@ -138,7 +136,7 @@ def test_too_little_memory_says_what_to_change(config, capsys, monkeypatch):
     def exhausted(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("detrex.engine.dry_run.accumulate_gradients", exhausted)
+    monkeypatch.setattr("detrex.engine.batch_size.accumulate_gradients", exhausted)
     assert run(["--config-file", str(config), "train.dry_run=true"]) == EXIT_MACHINE
     error = capsys.readouterr().err
     assert "out of memory at the dry run before the first step on cpu. The batch: 4 images, 64 x 64" in error
@@ -178,7 +176,7 @@ def test_auto_is_the_run_with_that_number_and_resumes_with_it(config, tmp_path, 
         torch.rand(1)  # trials draw random numbers
         return 2**30 * len(batch)
 
-    monkeypatch.setattr(auto_batch, "dry_run", peak)
+    monkeypatch.setattr(batch_size, "dry_run", peak)
     auto = ("dataloader.train.total_batch_size=auto", "train.auto_batch_size.cpu_memory_gib=6.5", "train.eval_period=0")
     scaled = "train.lr_scaling={rule: sqrt, base_batch_size: 24}"
     train(config, *auto, scaled, "train.checkpointer.period=2")
@@ -219,7 +217,7 @@ def test_on_a_gpu_sizes_are_tried_until_memory_runs_out(monkeypatch):
         return size
 
     device = torch.device("cuda", 0)
-    assert largest_that_fits(lambda size: auto_batch._fits(measure, size, device), 64) == 5
+    assert largest_that_fits(lambda size: batch_size._fits(measure, size, device), 64) == 5
     fractions = [call[1] for call in calls if call[0].startswith("set")]
     assert fractions == [0.9, 1.0] * (len(fractions) // 2)
 

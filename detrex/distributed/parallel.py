@@ -1,14 +1,15 @@
-"""FSDP2: parameters, gradients and optimizer state spread over the processes instead of kept by each."""
+"""Models in several processes: buffers that all share, and FSDP2, which spreads parameters over the processes."""
 
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
 from detectron2.utils import comm
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -16,9 +17,33 @@ from torch.distributed.tensor import DTensor
 from detrex.config.validation import ConfigError
 from detrex.data.random_state import random_state, set_random_state
 
-__all__ = ["shard", "whole_copy"]
+__all__ = ["broadcast_buffers", "shard", "whole_copy"]
 
 logger = logging.getLogger(__name__)
+
+
+@torch.no_grad()
+def broadcast_buffers(model: nn.Module) -> None:
+    """Give the first process's buffers to all others; called by all, does nothing in one process.
+
+    Running statistics of BatchNorm differ from process to process, for each sees other images. Buffers that checkpoints
+    do not keep, such as caches, stay as they are.
+
+    Args:
+        model: also in ``DistributedDataParallel`` or sharded by FSDP2.
+    """
+    if comm.get_world_size() == 1:
+        return
+    saved = model.state_dict().keys()
+    groups: dict[torch.dtype, list[Tensor]] = defaultdict(list)
+    for name, buffer in model.named_buffers():
+        if name in saved:
+            groups[buffer.dtype].append(buffer)
+    for buffers in groups.values():  # one exchange for each type
+        flat = torch.cat([buffer.flatten() for buffer in buffers])
+        dist.broadcast(flat, src=0)
+        for buffer, values in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
+            buffer.copy_(values.view_as(buffer))
 
 
 def shard(model: nn.Module, units: Sequence[str], *, device: torch.device) -> nn.Module:

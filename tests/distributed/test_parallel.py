@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from detrex.checkpoint import Checkpointer
 from detrex.config import get_config
-from detrex.distributed.fsdp import shard, whole_copy
+from detrex.distributed.parallel import shard, whole_copy
 from detrex.engine.trainer import Trainer
 from detrex.modeling.neck import ChannelMapper
 
