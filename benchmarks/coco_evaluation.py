@@ -73,7 +73,7 @@ def main() -> None:
             {"backend": results[name].backend, "CPU s": cpu_s, "s": wall_s, "AP": results[name].summary()["AP"]}
         )
     fast, slow = results.values()
-    difference = np.abs(fast.precision_TRKAM - slow.precision_TRKAM).max()
+    difference = np.abs(fast.precision_TRKA - slow.precision_TRKA).max()
     env = environment(torch.device("cpu"), ("hotcoco", "pycocotools", "numpy"))
     env |= {"images": options.images, "detections on each": options.detections}
     env |= {"objects": len(content["annotations"]), "largest difference of a precision": difference}

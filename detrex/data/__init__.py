@@ -5,14 +5,16 @@ from detrex.data.checks.findings import KINDS, DatasetError, Finding
 from detrex.data.formats.coco_json import CocoData, read_coco_json, write_coco_json
 from detrex.data.formats.reader import open_data, open_folder
 
+from .coco_metrics import BoxMetrics
 from .dataset_check import CheckedData, check_source
-from .evaluation import build_coco_evaluator
+from .evaluation import build_coco_evaluator, ground_truth, metric_names
 from .loader import BrokenImagesError, TrainLoader, build_train_loader
 from .mapper import DetrDatasetMapper, read_image
 from .registry import DataInfo, category_ids, prepare_data, register_coco_data
 
 __all__ = [
     "KINDS",
+    "BoxMetrics",
     "BrokenImagesError",
     "CheckedData",
     "CocoData",
@@ -26,6 +28,8 @@ __all__ = [
     "category_ids",
     "check_source",
     "degenerate_reason",
+    "ground_truth",
+    "metric_names",
     "open_data",
     "open_folder",
     "prepare_data",

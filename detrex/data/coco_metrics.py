@@ -1,54 +1,121 @@
 """COCO's average precision of boxes (https://cocodataset.org/#detection-eval), by hotcoco or by pycocotools.
 
-Shape legend: T IoU thresholds, R recall thresholds, K classes, A areas, M limits of detections per image, N detections.
+Shape legend: T IoU thresholds (0.50 to 0.95), R recall thresholds (0 to 1), K classes, A areas, M limits of detections
+per image, N detections.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import io
+import json
+import math
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from detrex.utils.regular_files import open_regular
+
 COCO_MAX_DETS = 100
 AREAS = ("all", "small", "medium", "large")  # limits at 32^2 and 96^2 pixels
+SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+RECALLS_R = np.linspace(0, 1, 101)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BoxMetrics:
     """Precision and recall of an evaluation.
 
     Attributes:
-        precision_TRKAM, recall_TKAM: as ``pycocotools.cocoeval.COCOeval.eval``, classes by ascending id; -1 where a
+        precision_TRKA, recall_TKAM: as ``pycocotools.cocoeval.COCOeval.eval``, precision at the last limit; -1 where a
             class has no objects.
-        max_dets: the M rising limits of detections per image and class; precision is reported at the last.
-        backend: "hotcoco" or "pycocotools".
+        max_dets: the M rising limits of detections per image and class.
+        backend: "hotcoco" or "pycocotools"; "none" if nothing was detected.
+        num_images: images of the data set.
+        category_ids: of the K classes, ascending.
+        class_names: likewise.
+        num_objects: likewise, crowds left out.
     """
 
-    precision_TRKAM: np.ndarray
+    precision_TRKA: np.ndarray
     recall_TKAM: np.ndarray
     max_dets: tuple[int, ...]
     backend: str
+    num_images: int
+    category_ids: tuple[int, ...]
+    class_names: tuple[str, ...]
+    num_objects: tuple[int, ...]
 
     def summary(self) -> dict[str, float]:
         """AP, AP50, AP75, APs, APm and APl in percent; NaN where undefined."""
-        precision_TRKA = self.precision_TRKAM[..., -1]
-        whole = precision_TRKA[..., 0]
-        values = {"AP": _percent(whole), "AP50": _percent(whole[0]), "AP75": _percent(whole[5])}
-        return values | {f"AP{AREAS[a][0]}": _percent(precision_TRKA[..., a]) for a in (1, 2, 3)}
+        whole = self.precision_TRKA[..., 0]
+        values = (whole, whole[0], whole[5], *(self.precision_TRKA[..., a] for a in (1, 2, 3)))
+        return dict(zip(SUMMARY, map(_percent, values), strict=True))
 
     def recalls(self) -> dict[str, float]:
         """AR@1, AR@10 and so on for each limit, then ARs, ARm and ARl at the last, in percent; NaN where undefined."""
         values = {f"AR@{limit}": _percent(self.recall_TKAM[:, :, 0, m]) for m, limit in enumerate(self.max_dets)}
         return values | {f"AR{AREAS[a][0]}": _percent(self.recall_TKAM[:, :, a, -1]) for a in (1, 2, 3)}
 
-    def per_class(self) -> list[float]:
-        """AP of every class in percent, by ascending id; NaN where undefined."""
-        return [_percent(precision_TR) for precision_TR in np.moveaxis(self.precision_TRKAM[:, :, :, 0, -1], 2, 0)]
+    def curves(self) -> dict[str, np.ndarray]:
+        """IoU threshold ("0.50", "0.75", "mean") -> (R,) precision in [0, 1] at ``RECALLS_R``, mean over the classes
+        that have objects; {} if none has."""
+        precision_TRK = self.precision_TRKA[..., 0]
+        precision_TRK = precision_TRK[:, :, (precision_TRK > -1).all((0, 1))]
+        if not precision_TRK.shape[-1]:
+            return {}
+        precision_TR = precision_TRK.mean(-1)
+        return {"0.50": precision_TR[0], "0.75": precision_TR[5], "mean": precision_TR.mean(0)}
+
+    def per_class(self) -> list[BoxMetrics]:
+        """The same of each class by itself, by ascending category id."""
+        return [
+            dataclasses.replace(
+                self,
+                precision_TRKA=self.precision_TRKA[:, :, k : k + 1],
+                recall_TKAM=self.recall_TKAM[:, k : k + 1],
+                **{key: getattr(self, key)[k : k + 1] for key in ("category_ids", "class_names", "num_objects")},
+            )
+            for k in range(len(self.category_ids))
+        ]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a file that ``load`` reads; it appears complete or not at all."""
+        facts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)[2:]}
+        temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
+        with open(temporary, "wb") as f:
+            np.savez_compressed(
+                f, precision_TRKA=self.precision_TRKA, recall_TKAM=self.recall_TKAM, facts=np.array(json.dumps(facts))
+            )
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> BoxMetrics:
+        """Read what ``save`` has written.
+
+        Raises:
+            OSError: there is no such regular file.
+            ValueError: it is something else; the message names it.
+        """
+        with open_regular(path) as f:
+            try:
+                with np.load(f, allow_pickle=False) as arrays:
+                    precision_TRKA, recall_TKAM = arrays["precision_TRKA"], arrays["recall_TKAM"]
+                    facts = json.loads(str(arrays["facts"]))
+                values = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
+                found = cls(precision_TRKA, recall_TKAM, **values)
+                K, A, M = len(found.class_names), len(AREAS), len(found.max_dets)
+                if (precision_TRKA.shape, recall_TKAM.shape) != ((10, 101, K, A), (10, K, A, M)):
+                    raise ValueError(f"arrays of the shapes {precision_TRKA.shape} and {recall_TKAM.shape}")
+            except Exception as e:  # numpy raises errors of many types on damaged files
+                raise ValueError(f"{os.fspath(path)} holds no metrics of an evaluation: {e}. Evaluate again") from e
+        return found
 
 
 def evaluate_boxes(
@@ -71,9 +138,18 @@ def evaluate_boxes(
         use_fast_impl: hotcoco, where it is installed; False is pycocotools. They agree to the last bit.
     """
     content = _renumbered(ground_truth)
+    categories = sorted(ground_truth["categories"], key=lambda item: item["id"])
+    objects = Counter(item["category_id"] for item in content["annotations"] if not item["iscrowd"])
     limits = tuple(sorted({limit for limit in (1, 10) if limit < max_dets} | {max_dets}))
+    facts = {
+        "num_images": len(content["images"]),
+        "category_ids": tuple(item["id"] for item in categories),
+        "class_names": tuple(str(item.get("name", item["id"])) for item in categories),
+        "num_objects": tuple(objects[k + 1] for k in range(len(categories))),
+    }
     if not len(detections_N7):
-        return _nothing_found(content, limits)
+        precision, recall = _nothing_found(content, len(limits))
+        return BoxMetrics(precision, recall, limits, "none", **facts)
     fast = use_fast_impl and importlib.util.find_spec("hotcoco") is not None
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         if fast:
@@ -92,7 +168,7 @@ def evaluate_boxes(
         run.evaluate()
         run.accumulate()
     precision, recall = np.asarray(run.eval["precision"]), np.asarray(run.eval["recall"])
-    return BoxMetrics(precision, recall, limits, "hotcoco" if fast else "pycocotools")
+    return BoxMetrics(precision[..., -1], recall, limits, "hotcoco" if fast else "pycocotools", **facts)
 
 
 def sorted_positions(items: Sequence[Mapping[str, Any]]) -> dict[int, int]:
@@ -112,7 +188,7 @@ def _renumbered(content: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str,
                 "image_id": images[item["image_id"]] + 1,
                 "category_id": classes[item["category_id"]] + 1,
                 "bbox": item["bbox"],
-                "area": item["area"] if "area" in item else item["bbox"][2] * item["bbox"][3],
+                "area": _area(item),
                 "iscrowd": item.get("iscrowd", 0),
             }
             for number, item in enumerate(content["annotations"], 1)
@@ -120,17 +196,23 @@ def _renumbered(content: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str,
     }
 
 
-def _nothing_found(content: Mapping[str, Any], limits: tuple[int, ...]) -> BoxMetrics:
-    """What an evaluation without detections is: zero where there are objects. pycocotools fails on it."""
-    shape = (10, len(content["categories"]), len(AREAS), len(limits))
-    recall_TKAM = np.full(shape, -1.0)
+def _area(annotation: Mapping[str, Any]) -> float:
+    """The stated area; that of the box where none is stated, or one that would take the object out of every range."""
+    stated = annotation.get("area")
+    if isinstance(stated, (int, float)) and not isinstance(stated, bool) and math.isfinite(stated) and stated >= 0:
+        return stated
+    return annotation["bbox"][2] * annotation["bbox"][3]
+
+
+def _nothing_found(content: Mapping[str, Any], num_limits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and recall without detections: zero where there are objects. pycocotools fails on it."""
+    recall_TKAM = np.full((10, len(content["categories"]), len(AREAS), num_limits), -1.0)
     bounds = ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))
     for item in content["annotations"]:
         for a, (low, high) in enumerate(bounds):
             if not item["iscrowd"] and low <= item["area"] <= high:
                 recall_TKAM[:, item["category_id"] - 1, a] = 0
-    precision_TRKAM = np.repeat(recall_TKAM[:, None], 101, axis=1)
-    return BoxMetrics(precision_TRKAM, recall_TKAM, limits, "none")
+    return np.repeat(recall_TKAM[:, None, ..., -1], 101, axis=1), recall_TKAM
 
 
 def _percent(values: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
@@ -20,13 +21,17 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 
+from detrex.data.formats.coco_json import write_json
+from detrex.utils.regular_files import open_regular
 from detrex.utils.text import printable
 
-from .coco_metrics import COCO_MAX_DETS, BoxMetrics, evaluate_boxes, sorted_positions
+from .class_names import known_classes
+from .coco_metrics import COCO_MAX_DETS, SUMMARY, BoxMetrics, evaluate_boxes, sorted_positions
 
 logger = logging.getLogger(__name__)
 
 RESULTS = "coco_instances_results.json"
+METRICS = "coco_instances_metrics.npz"
 
 
 class BoxEvaluator(DatasetEvaluator):
@@ -39,7 +44,7 @@ class BoxEvaluator(DatasetEvaluator):
         if self.max_dets < 1:
             raise ValueError(f"dataloader.evaluator.max_dets_per_image={max_dets_per_image}: give 1 or more")
         self._name, self._output_dir, self._use_fast_impl = dataset_name, output_dir, use_fast_impl
-        self._content = _ground_truth(dataset_name)
+        self._content = ground_truth(dataset_name)
         self._images, classes = (sorted_positions(self._content[key]) for key in ("images", "categories"))
         metadata = MetadataCatalog.get(dataset_name)
         to_model = metadata.get("thing_dataset_id_to_contiguous_id")
@@ -92,7 +97,10 @@ class BoxEvaluator(DatasetEvaluator):
             return {}
         self._warn_crowded(max(map(len, found.values())))
         options = {"max_dets": self.max_dets, "use_fast_impl": self._use_fast_impl}
-        return {"bbox": self._report(evaluate_boxes(self._content, rows_N7, **options))}
+        metrics = evaluate_boxes(self._content, rows_N7, **options)
+        if self._output_dir:
+            metrics.save(os.path.join(self._output_dir, METRICS))
+        return {"bbox": self._report(metrics)}
 
     def _rows(self, found: dict[Any, np.ndarray]) -> np.ndarray:
         """What ``evaluate_boxes`` takes."""
@@ -115,15 +123,15 @@ class BoxEvaluator(DatasetEvaluator):
         return rows_N7
 
     def _write(self, rows_N7: np.ndarray) -> None:
-        """The detections in COCO's results format, under the data set's own ids."""
+        """The detections in COCO's results format, under the data set's own ids; the metrics of others are removed."""
         images, classes = (sorted(item["id"] for item in self._content[key]) for key in ("images", "categories"))
         results = [
             {"image_id": images[int(image)], "category_id": classes[int(k)], "bbox": [x, y, w, h], "score": score}
             for image, x, y, w, h, score, k in rows_N7.tolist()
         ]
-        PathManager.mkdirs(self._output_dir)
-        with PathManager.open(os.path.join(self._output_dir, RESULTS), "w") as f:
-            json.dump(results, f)
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(self._output_dir, METRICS))
+        write_json(results, os.path.join(self._output_dir, RESULTS))
 
     def _warn_crowded(self, most_found: int) -> None:
         objects = Counter(a["image_id"] for a in self._content["annotations"] if not a.get("iscrowd", 0))
@@ -145,9 +153,12 @@ class BoxEvaluator(DatasetEvaluator):
             logger.info("NaN marks metrics without any object to measure them on")
         if len(self._class_names) <= 1:
             return results
-        per_class = metrics.per_class()
-        by_name = {self._class_names[model_id]: per_class[k] for model_id, k in self._position_of_class.items()}
-        logger.info("AP per class: %s", printable(", ".join(f"{name} {ap:.2f}" for name, ap in by_name.items())))
+        classes = metrics.per_class()
+        by_name = {
+            printable(self._class_names[model_id]): classes[k].summary()["AP"]
+            for model_id, k in self._position_of_class.items()
+        }
+        logger.info("AP per class: %s", ", ".join(f"{name} {ap:.2f}" for name, ap in by_name.items()))
         return results | {f"AP-{name}": ap for name, ap in by_name.items()}
 
 
@@ -165,7 +176,8 @@ def build_coco_evaluator(
 
     Args:
         dataset_name: a name in the ``DatasetCatalog``.
-        output_dir: where ``coco_instances_results.json`` is written; None writes nothing.
+        output_dir: where ``coco_instances_results.json`` (the detections) and ``coco_instances_metrics.npz``
+            (:class:`BoxMetrics`) are written; None writes nothing.
         max_dets_per_image: detections per image and class that count; None is COCO's 100. A warning says when images
             hold more objects.
         use_fast_impl: hotcoco where it is installed; False is pycocotools, the reference. They agree to the last bit.
@@ -181,10 +193,31 @@ def build_coco_evaluator(
     )
 
 
-def _ground_truth(dataset_name: str) -> dict[str, Any]:
-    """Content of the data set's COCO json, converted where it has none."""
+def metric_names(dataset_name: str) -> tuple[str, ...]:
+    """Names under which an evaluation of a data set will be logged, known before it runs.
+
+    Args:
+        dataset_name: a registered name, after ``prepare_data``; ``dataloader.evaluator.dataset_name`` of a config.
+
+    Returns:
+        "bbox/AP", "bbox/AP50" and so on, and of more than one class "bbox/AP-<class>", characters escaped that cannot
+        be shown. Metrics without objects to measure them on are not logged (NaN).
+    """
+    classes = known_classes(dataset_name)
+    per_class = [f"AP-{printable(name)}" for name in classes] if len(classes) > 1 else []
+    return tuple(f"bbox/{name}" for name in (*SUMMARY, *per_class))
+
+
+def ground_truth(dataset_name: str) -> dict[str, Any]:
+    """Images, annotations and categories of a registered data set in COCO's form, converted where it has no json.
+
+    A test set has no "annotations".
+
+    Raises:
+        OSError, ValueError: its json is not there, or cannot be read.
+    """
     json_file = MetadataCatalog.get(dataset_name).get("json_file")
     if json_file is None:
         return convert_to_coco_dict(dataset_name)
-    with PathManager.open(os.fspath(json_file), "r") as f:
+    with open_regular(PathManager.get_local_path(os.fspath(json_file)), "r", "utf-8-sig") as f:
         return json.load(f)

@@ -12,8 +12,9 @@ from detectron2.structures import Boxes, Instances
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detrex.data import build_coco_evaluator
-from detrex.data.coco_metrics import evaluate_boxes
+from detrex.data import build_coco_evaluator, metric_names
+from detrex.data.coco_metrics import BoxMetrics, evaluate_boxes
+from detrex.data.evaluation import METRICS
 
 pytest.importorskip("hotcoco", reason="the fast backend is not installed")
 
@@ -57,7 +58,7 @@ def problem(
 def assert_equal(content: dict, detections: np.ndarray, max_dets: int = 100) -> None:
     fast, slow = (evaluate_boxes(content, detections, max_dets=max_dets, use_fast_impl=f) for f in (True, False))
     assert (fast.backend, slow.backend) == ("hotcoco", "pycocotools")
-    np.testing.assert_allclose(fast.precision_TRKAM, slow.precision_TRKAM, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(fast.precision_TRKA, slow.precision_TRKA, rtol=0, atol=1e-10)
     np.testing.assert_allclose(fast.recall_TKAM, slow.recall_TKAM, rtol=0, atol=1e-10)
     assert fast.summary() == pytest.approx(slow.summary(), rel=0, abs=1e-10, nan_ok=True)
 
@@ -116,7 +117,11 @@ def test_figures_by_hand(fast):
     assert metrics.summary()["AP50"] == pytest.approx(100 * recalled)
     assert metrics.summary()["AP"] == pytest.approx(100 * recalled * 7 / 10)  # IoU 0.5 to 0.8
     assert np.isnan(metrics.summary()["APm"])
-    assert metrics.per_class() == pytest.approx([100 * recalled * 7 / 10, float("nan")], nan_ok=True)
+    by_class = [of_class.summary()["AP"] for of_class in metrics.per_class()]
+    assert by_class == pytest.approx([100 * recalled * 7 / 10, float("nan")], nan_ok=True)
+    assert (metrics.num_objects, metrics.class_names, metrics.category_ids) == ((2, 0), ("a", "b"), (1, 2))
+    np.testing.assert_allclose(metrics.curves()["0.75"], np.repeat([0.5, 0], [51, 50]))
+    assert metrics.per_class()[1].curves() == {}
     assert metrics.recalls()["AR@1"] == pytest.approx(50 * 7 / 10)
 
 
@@ -125,8 +130,44 @@ def test_nothing_detected_is_zero_where_there_are_objects():
     none, some = (
         evaluate_boxes(content, rows) for rows in (np.empty((0, 7)), np.array([[0, 500, 500, 1, 1, 0.5, 0.0]]))
     )
-    np.testing.assert_array_equal(none.precision_TRKAM > -1, some.precision_TRKAM > -1)
+    np.testing.assert_array_equal(none.precision_TRKA > -1, some.precision_TRKA > -1)
     np.testing.assert_array_equal(none.recall_TKAM, some.recall_TKAM)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("stated", [-5.0, float("nan"), float("inf"), None, "100", True])
+def test_an_area_that_none_can_be_costs_no_ap(fast, stated):
+    content, rows = problem(3, grid=False)
+    for annotation in content["annotations"]:
+        annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
+    right = evaluate_boxes(content, rows, use_fast_impl=fast).summary()
+    for annotation in content["annotations"][::2]:
+        annotation["area"] = stated
+    assert evaluate_boxes(content, rows, use_fast_impl=fast).summary() == pytest.approx(right, abs=0, nan_ok=True)
+
+
+def test_metrics_of_a_file_are_those_that_were_saved(tmp_path):
+    content, rows = problem(4, classes=5)
+    content["categories"][0]["name"] = "Z\u00e4hler \ud800\x1b"
+    metrics = evaluate_boxes(content, rows, max_dets=5)
+    metrics.save(tmp_path / METRICS)
+    read = BoxMetrics.load(tmp_path / METRICS)
+    assert read.max_dets == (1, 5)
+    for ours, theirs in zip([metrics, *metrics.per_class()], [read, *read.per_class()], strict=True):
+        assert theirs.summary() == pytest.approx(ours.summary(), abs=0, nan_ok=True)
+        assert theirs.recalls() == pytest.approx(ours.recalls(), abs=0, nan_ok=True)
+        assert (theirs.class_names, theirs.num_objects) == (ours.class_names, ours.num_objects)
+
+
+@settings(database=None, deadline=None, derandomize=True, max_examples=50)
+@given(cut=st.integers(0, 400), byte=st.integers(0, 255))
+def test_a_damaged_file_of_metrics_is_named(tmp_path_factory, cut, byte):
+    path = tmp_path_factory.mktemp("metrics") / METRICS
+    evaluate_boxes(*problem(4, images=1, classes=1)).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:cut] + bytes([byte]))
+    with pytest.raises(ValueError, match=r"coco_instances_metrics\.npz holds no metrics of an evaluation"):
+        BoxMetrics.load(path)
 
 
 @pytest.fixture
@@ -172,14 +213,39 @@ def test_more_objects_than_detections_is_a_warning(crowded, caplog):
         build_coco_evaluator(dataset_name=name, max_dets_per_image=0)
 
 
+def test_the_evaluator_leaves_its_own_figures(crowded, tmp_path):
+    """The report reads them. Annotation id 0 and another limit of detections give other figures by pycocotools."""
+    name, boxes = crowded
+    evaluator = build_coco_evaluator(dataset_name=name, output_dir=str(tmp_path), max_dets_per_image=5)
+    results = evaluate(evaluator, boxes, [i % 2 for i in range(12)])
+    metrics = BoxMetrics.load(tmp_path / METRICS)
+    assert metrics.summary() == {key: pytest.approx(results[key], abs=0, nan_ok=True) for key in metrics.summary()}
+    assert results["AP-cat"] == metrics.per_class()[0].summary()["AP"] < 100
+    assert list(metrics.recalls()) == ["AR@1", "AR@5", "ARs", "ARm", "ARl"]
+    assert (metrics.num_images, metrics.class_names, metrics.num_objects) == (1, ("cat", "dog"), (6, 6))
+    assert {f"bbox/{key}" for key in results} == set(metric_names(name))
+    with pytest.raises(ValueError, match="class 2"):
+        evaluate(evaluator, boxes[:1], [2])
+    assert (tmp_path / METRICS).exists()  # still those of the results beside it
+    evaluator._content.pop("annotations")
+    evaluator.reset()
+    evaluator.process([{"image_id": 4}], [{"instances": empty_instances()}])
+    assert evaluator.evaluate() == {}
+    assert not (tmp_path / METRICS).exists()
+
+
+def empty_instances() -> Instances:
+    nothing = {"scores": torch.zeros(0), "pred_classes": torch.zeros(0, dtype=torch.long)}
+    return Instances((1, 1), pred_boxes=Boxes(torch.zeros(0, 4)), **nothing)
+
+
 def test_predictions_that_do_not_fit_the_data_set(crowded):
     name, boxes = crowded
     evaluator = build_coco_evaluator(dataset_name=name)
     with pytest.raises(ValueError, match="class 2 was predicted, but coco_metrics_test has 2 classes"):
         evaluate(evaluator, boxes[:1], [2])
     evaluator.reset()
-    evaluator.process([{"image_id": 9}], [{"instances": Instances((1, 1), pred_boxes=Boxes(torch.zeros(0, 4)),
-                       scores=torch.zeros(0), pred_classes=torch.zeros(0, dtype=torch.long))}])  # fmt: skip
+    evaluator.process([{"image_id": 9}], [{"instances": empty_instances()}])
     with pytest.raises(ValueError, match="image 9 was evaluated, but coco_metrics_test has no such image"):
         evaluator.evaluate()
     evaluator.reset()
