@@ -23,7 +23,7 @@ from detectron2.utils import comm
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from .random_state import seeded
+from detrex.utils.random_state import seeded
 
 __all__ = ["BrokenImagesError", "TrainLoader", "build_train_loader"]
 

@@ -35,6 +35,22 @@ def read_image(path: str, img_format: str = "RGB") -> np.ndarray:
     return image if image.flags.writeable else image.copy()  # torch warns of arrays that are not
 
 
+class _AugmentedImage(T.AugInput):
+    """An image that keeps a pixel of each side, however long and narrow it is: resizing would round 3 x 3000 to 0."""
+
+    def transform(self, tfm: T.Transform) -> None:
+        """Apply ``tfm``, after enlarging it where it would leave nothing; boxes that it is given later move likewise."""
+        height, width = self.image.shape[:2]
+        if isinstance(tfm, T.CropTransform):
+            if tfm.h < 1:
+                tfm.h, tfm.y0 = 1, min(tfm.y0, height - 1)
+            if tfm.w < 1:
+                tfm.w, tfm.x0 = 1, min(tfm.x0, width - 1)
+        elif hasattr(tfm, "new_h") and hasattr(tfm, "new_w"):
+            tfm.new_h, tfm.new_w = max(tfm.new_h, 1), max(tfm.new_w, 1)
+        super().transform(tfm)
+
+
 class DetrDatasetMapper:
     """Callable that maps a detectron2 record to the detector's input (DETR, section 4, "Technical details").
 
@@ -88,9 +104,9 @@ class DetrDatasetMapper:
         """Map an image in memory, (H, W, 3) uint8 in ``img_format``; ``record`` holds its annotations, if any."""
         record = dict(record or {})  # shallow: nothing below changes a value in place
         detection_utils.check_image_size(record, image)
-        augmented = T.AugInput(image)
+        augmented = _AugmentedImage(image)
         transforms = self._chain()(augmented)
-        record["image"] = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        record["image"] = torch.from_numpy(augmented.image.transpose(2, 0, 1).copy())
         annotations = record.pop("annotations", None)
         if self.is_train and annotations is not None:
             record["instances"] = self._instances(annotations, transforms, augmented.image.shape[:2], record)

@@ -15,7 +15,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from detrex.config.validation import ConfigError
-from detrex.data.random_state import random_state, set_random_state
+from detrex.utils.random_state import random_state, set_random_state
 
 __all__ = ["broadcast_buffers", "shard", "whole_copy"]
 

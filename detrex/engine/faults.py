@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
-from detrex.data.random_state import random_state, set_random_state
+from detrex.utils.random_state import random_state, set_random_state
 from detrex.distributed.errors import MachineError
 
 from .gradients import losses_of_parts

@@ -68,6 +68,29 @@ def test_same_sample_as_detectron2s_own_mapper(folder):
         assert torch.equal(a["instances"].gt_classes, b["instances"].gt_classes)
 
 
+@pytest.mark.parametrize("size", [(3, 3000), (3000, 3), (1, 700)])
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        [T.ResizeShortestEdge(192, 256)],
+        [T.RandomFlip(prob=1.0), T.ResizeShortestEdge(20), T.RandomCrop("relative", (0.2, 0.2)), T.Resize((0, 9))],
+        [T.RandomApply(T.ResizeScale(0.001, 0.001, 100, 100), prob=1.0)],
+    ],
+    ids=["short edge", "crop", "scale"],
+)
+def test_an_image_however_narrow_keeps_a_pixel(tmp_path, size, augmentation):
+    height, width = size
+    Image.new("RGB", (width, height)).save(tmp_path / "long.png")
+    item = record(tmp_path / "long.png", [[0, 0, width, height]], height=height, width=width)
+    mapper = DetrDatasetMapper(augmentation=augmentation, is_train=True)
+    for seed in range(10):
+        sample = seeded(mapper, item, seed)
+        assert min(sample["image"].shape) >= 1
+        assert sample["instances"].gt_boxes.tensor[:, 2:].tolist() == [list(sample["image"].shape[:0:-1])]
+    test = DetrDatasetMapper(augmentation=augmentation[:1], is_train=False)
+    assert min(test(item)["image"].shape) >= 1
+
+
 def test_two_chains_half_and_half(folder):
     mapper = DetrDatasetMapper(
         augmentation=[T.Resize((10, 10))], augmentation_with_crop=[T.Resize((20, 20))], is_train=True

@@ -17,7 +17,7 @@ from torch.utils.data import IterableDataset
 
 from detrex.data import BrokenImagesError, build_train_loader
 from detrex.data import loader as train_loader
-from detrex.data.random_state import random_state, seeded, set_random_state
+from detrex.utils.random_state import random_state, seeded, set_random_state
 
 RECORDS = [{"file_name": f"{i}.jpg", "width": 4 + i % 3, "height": 5} for i in range(10)]
 
