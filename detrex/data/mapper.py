@@ -39,7 +39,7 @@ class _AugmentedImage(T.AugInput):
     """An image that keeps a pixel of each side, however long and narrow it is: resizing would round 3 x 3000 to 0."""
 
     def transform(self, tfm: T.Transform) -> None:
-        """Apply ``tfm``, after enlarging it where it would leave nothing; boxes that it is given later move likewise."""
+        """Apply ``tfm``, after enlarging it where it would leave nothing; it then moves boxes likewise."""
         height, width = self.image.shape[:2]
         if isinstance(tfm, T.CropTransform):
             if tfm.h < 1:

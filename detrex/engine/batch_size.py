@@ -23,9 +23,9 @@ from detrex.checkpoint import Checkpointer, read_checkpoint
 from detrex.config.instantiation import build
 from detrex.config.validation import ConfigError
 from detrex.data.loader import TrainLoader
-from detrex.utils.random_state import random_state, set_random_state
 from detrex.distributed.errors import MachineError
 from detrex.inference.optimizations import TRAINING_OPTIMIZATIONS, TrainingOptimizations, parse_optimizations
+from detrex.utils.random_state import random_state, set_random_state
 
 from .faults import explain
 from .gradients import accumulate_gradients, autocast, check_parts, split_batch

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
-from detrex.utils.random_state import random_state, set_random_state
 from detrex.distributed.errors import MachineError
+from detrex.utils.random_state import random_state, set_random_state
 
 from .gradients import losses_of_parts
 

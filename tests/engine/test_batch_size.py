@@ -15,10 +15,10 @@ from tiny import image_input, tiny_detector
 from torch import nn
 
 from detrex.cli.train import EXIT_CONFIG, EXIT_MACHINE, build_parser, run
-from detrex.utils.random_state import seeded
 from detrex.engine import batch_size
 from detrex.engine.batch_size import dry_run, largest_by_memory, largest_size, largest_that_fits
 from detrex.engine.train import main
+from detrex.utils.random_state import seeded
 
 CPU = torch.device("cpu")
 SHORT = (480, 608, 800)
