@@ -9,7 +9,7 @@ from pathlib import Path
 # In a source tree that is not installed, packages lie beside tools/.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from detrex.visualization.curves import main
+from detrex.visualization.charts import main
 
 if __name__ == "__main__":
     sys.exit(main())

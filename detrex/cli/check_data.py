@@ -26,7 +26,7 @@ from detrex.data.formats.reader import open_data
 from detrex.data.image_files import CheckedFiles, available_cores, check_files
 from detrex.data.registry import COCO_MAX_DETS, QUERY_COUNT_KEY
 from detrex.utils.text import printable
-from detrex.visualization.dataset_statistics import draw_samples, draw_statistics
+from detrex.visualization.dataset import draw_augmentation, draw_statistics
 
 __all__ = ["check_data", "main"]
 
@@ -196,4 +196,4 @@ def _draw(cfg: DictConfig, checked: CheckedData, folder: Path) -> None:
     if usable:
         draw_statistics(usable, folder / "statistics.png")
     if "train" in usable:
-        draw_samples(usable["train"], instantiate(cfg.dataloader.train.mapper), folder / "samples.png")
+        draw_augmentation(usable["train"], instantiate(cfg.dataloader.train.mapper), folder / "samples.png")

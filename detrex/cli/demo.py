@@ -25,7 +25,8 @@ from detrex.data.datasets.shapes import ShapesParameters, make_demo_data
 from detrex.engine.train import config_from_args, main
 from detrex.inference.detections import class_name
 from detrex.inference.detector import Detector
-from detrex.inference.drawing import BoxLayer, comparison_grid, training_curve
+from detrex.inference.drawing import BoxLayer, comparison_grid
+from detrex.visualization.charts import training_curve
 
 __all__ = ["DemoReport", "run_demo"]
 

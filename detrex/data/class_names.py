@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -15,6 +15,7 @@ __all__ = [
     "check_same_classes",
     "describe_difference",
     "follow_class_order",
+    "ids_by_name",
     "known_classes",
     "reorder_classes",
     "same_classes",
@@ -37,15 +38,15 @@ def same_classes(first: Sequence[str], second: Sequence[str]) -> bool:
     return Counter(first) == Counter(second)
 
 
-def describe_difference(trained: Sequence[str], data: Sequence[str]) -> str:
-    """Both lists of class names, a checkpoint's and a data set's, and what only one of them has."""
-    only_trained, only_data = Counter(trained) - Counter(data), Counter(data) - Counter(trained)
+def describe_difference(other: Sequence[str], data: Sequence[str], *, what: str = "checkpoint") -> str:
+    """Two lists of class names, a checkpoint's (or as ``what`` says) and the data's, and what only one of them has."""
+    only_other, only_data = Counter(other) - Counter(data), Counter(data) - Counter(other)
     parts = [
-        f"only in {where}: {_listing(list(names.elements()))}"
-        for where, names in (("the checkpoint", only_trained), ("the data", only_data))
+        f"only in the {where}: {_listing(list(names.elements()))}"
+        for where, names in ((what, only_other), ("data", only_data))
         if names
     ]
-    return "; ".join([*parts, f"checkpoint: {_listing(trained)}", f"data: {_listing(data)}"])
+    return "; ".join([*parts, f"{what}: {_listing(other)}", f"data: {_listing(data)}"])
 
 
 def check_same_classes(trained: Sequence[str], data: Sequence[str], *, checkpoint: str, dataset_name: str) -> None:
@@ -72,6 +73,26 @@ def check_same_classes(trained: Sequence[str], data: Sequence[str], *, checkpoin
             f"{dataset_name} repeats class names ({_listing(repeated)}) and has them in another order than "
             f"{checkpoint}: classes are matched by name, so each needs a name of its own"
         )
+
+
+def ids_by_name(evaluated: Mapping[int, str], data: Mapping[int, str], *, source: str) -> dict[int, int]:
+    """Category id of an evaluation -> category id that the data set has for the same class name.
+
+    Args:
+        evaluated: category id -> name at the evaluation. data: the same of the data set now.
+        source: file of the evaluation, for the message.
+
+    Raises:
+        DatasetError: the names differ; the message has both lists.
+    """
+    if evaluated == data:
+        return {category_id: category_id for category_id in data}
+    then, now = list(evaluated.values()), list(data.values())
+    if not same_classes(then, now) or len(set(now)) < len(now):
+        difference = describe_difference(then, now, what="evaluation")
+        raise DatasetError(f"{source} is of other classes than the data: {difference}. Evaluate again")
+    by_name = {name: category_id for category_id, name in data.items()}
+    return {category_id: by_name[name] for category_id, name in evaluated.items()}
 
 
 def follow_class_order(dataset_names: Sequence[str], trained: Sequence[str], *, checkpoint: str) -> None:

@@ -1,21 +1,21 @@
-"""Pictures: boxes on images, predictions beside the ground truth, and the curves of a run."""
+"""Pictures: boxes with labels on images, and grids of pictures."""
 
 from __future__ import annotations
 
 import colorsys
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-__all__ = ["BoxLayer", "class_colour", "comparison_grid", "draw_boxes", "read_metrics", "training_curve"]
+from .fonts import fitted
+
+__all__ = ["BoxLayer", "class_colour", "comparison_grid", "draw_boxes", "picture_grid", "titled"]
 
 GOLDEN_RATIO = 0.618034
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+GAP, LINE_HEIGHT, TITLE_SIZE = 8, 16, 12  # pixels
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,20 @@ def draw_boxes(image: np.ndarray | Image.Image, layer: BoxLayer, *, scale: float
         picture = picture.resize(size, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(picture)
     unit = max(min(picture.size) / 400, 0.7)
-    font = ImageFont.load_default(size=max(round(11 * unit), 10))
+    size = max(round(11 * unit), 10)
     for box, label, class_id in zip(layer.boxes, layer.labels, layer.class_ids, strict=True):
         colour = class_colour(int(class_id))
         x1, y1, x2, y2 = (float(v) * scale for v in box)
         draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=max(round(2 * unit), 1))
-        _draw_label(draw, label, (x1, y1), colour, font)
+        _draw_label(draw, label, (x1, y1), colour, size)
     return picture
 
 
-def _draw_label(
-    draw: ImageDraw.ImageDraw, text: str, corner: tuple[float, float], colour: tuple, font: ImageFont.ImageFont
-) -> None:
+def _draw_label(draw: ImageDraw.ImageDraw, text: str, corner: tuple[float, float], colour: tuple, size: int) -> None:
     """On a chip of the class's colour above the box, or inside it where the image ends."""
     if not text:
         return
+    text, font = fitted(text, size)
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     width, height = right - left + 4, bottom + 3
     x = min(max(corner[0], 0), max(draw.im.size[0] - width, 0))
@@ -92,86 +91,47 @@ def comparison_grid(
         width: of one picture in pixels.
         titles: above the pictures.
     """
-    gap, header = 8, 20
     pairs = []
-    for image, truth, prediction in rows:
-        picture_width = image.shape[1] if isinstance(image, np.ndarray) else image.width
-        pairs.append([draw_boxes(image, layer, scale=width / picture_width) for layer in (truth, prediction)])
-    columns = min(columns, max(len(pairs), 1))
-    lines = [pairs[i : i + columns] for i in range(0, len(pairs), columns)]
-    heights = [max(picture.height for pair in line for picture in pair) for line in lines]
-    pair_width = 2 * width + 2 + gap
-    sheet = Image.new("RGB", (columns * pair_width + gap, header + sum(heights) + gap * (len(lines) + 1)), WHITE)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
-    for column in range(columns):
-        for side, title in enumerate(titles):
-            draw.text((gap + column * pair_width + side * (width + 2), 3), title, fill=BLACK, font=font)
-    y = header
+    for image, *layers in rows:
+        scale = width / (image.shape[1] if isinstance(image, np.ndarray) else image.width)
+        sides = [draw_boxes(image, layer, scale=scale) for layer in layers]
+        pairs.append(picture_grid([titled(*side) for side in zip(sides, titles, strict=True)], columns=2, gap=2))
+    return picture_grid(pairs, columns=columns, margin=GAP)
+
+
+def picture_grid(pictures: Sequence[Image.Image], *, columns: int, gap: int = GAP, margin: int = 0) -> Image.Image:
+    """Pictures of any sizes in rows; columns are as wide as the widest picture, rows as high as their highest.
+
+    Args:
+        pictures: in reading order.
+        columns: at most.
+        gap: between them in pixels.
+        margin: around them in pixels.
+    """
+    columns = min(columns, max(len(pictures), 1))
+    lines = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+    width = max((picture.width for picture in pictures), default=0) + gap
+    heights = [max(picture.height for picture in line) + gap for line in lines]
+    size = (max(columns * width - gap, 1) + 2 * margin, max(sum(heights) - gap, 1) + 2 * margin)
+    sheet, y = Image.new("RGB", size, WHITE), margin
     for line, height in zip(lines, heights, strict=True):
-        for column, pair in enumerate(line):
-            for side, picture in enumerate(pair):
-                sheet.paste(picture, (gap + column * pair_width + side * (width + 2), y))
-        y += height + gap
+        for column, picture in enumerate(line):
+            sheet.paste(picture, (margin + column * width, y))
+        y += height
     return sheet
 
 
-def read_metrics(path: str | os.PathLike[str]) -> dict[str, tuple[list[int], list[float]]]:
-    """Curves of a ``metrics.json`` (JSON lines): name -> (iterations, values). Lines cut off by a crash are left out.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    curves: dict[str, tuple[list[int], list[float]]] = {}
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-            iteration = int(record.pop("iteration"))
-        except (ValueError, KeyError, AttributeError):
-            continue
-        for name, value in record.items():
-            if isinstance(value, (int, float)):
-                iterations, values = curves.setdefault(name, ([], []))
-                iterations.append(iteration)
-                values.append(float(value))
-    return curves
-
-
-def training_curve(metrics: str | os.PathLike[str], output: str | os.PathLike[str], *, title: str = "") -> None:
-    """Draw losses, AP and learning rate over the iterations of a run.
+def titled(picture: Image.Image, *lines: str, min_width: int = 0) -> Image.Image:
+    """A picture below lines of text, which are cut off at its width.
 
     Args:
-        metrics: the run's ``metrics.json``.
-        output: picture to write; the type follows from the suffix.
-        title: above the panels.
-
-    Raises:
-        FileNotFoundError: there is no such ``metrics.json``.
+        picture: RGB. lines: from top to bottom.
+        min_width: of the result in pixels.
     """
-    from matplotlib.figure import Figure  # without pyplot: no window system, no global state
-
-    curves = read_metrics(metrics)
-    figure = Figure(figsize=(13, 3.8), layout="constrained")
-    loss_axis, ap_axis, lr_axis = figure.subplots(1, 3)
-    final = [n for n in ("total_loss", "loss_class", "loss_bbox", "loss_giou") if n in curves]
-    _plot(loss_axis, curves, final, "loss (weighted)", log=True)
-    _plot(
-        ap_axis, curves, [n for n in ("bbox/AP", "bbox/AP50", "bbox/AP75") if n in curves], "AP in percent", marker="o"
-    )
-    ap_axis.set_ylim(0, 100)
-    _plot(lr_axis, curves, [n for n in ("lr",) if n in curves], "learning rate")
-    figure.suptitle(title)
-    figure.savefig(output, dpi=110)
-
-
-def _plot(axis, curves: dict, names: Sequence[str], label: str, *, log: bool = False, marker: str = "") -> None:
-    for name in names:
-        axis.plot(*curves[name], label=name.removeprefix("bbox/"), marker=marker, markersize=4)
-    axis.set_xlabel("iteration")
-    axis.set_ylabel(label)
-    axis.grid(alpha=0.3)
-    if log and names:
-        axis.set_yscale("log")
-    if names:
-        axis.legend(fontsize=8)
-    else:
-        axis.text(0.5, 0.5, "not recorded", ha="center", va="center", transform=axis.transAxes)
+    head = LINE_HEIGHT * len(lines) + 4
+    sheet = Image.new("RGB", (max(picture.width, min_width), picture.height + head), WHITE)
+    for i, line in enumerate(lines):
+        text, font = fitted(line, TITLE_SIZE)
+        ImageDraw.Draw(sheet).text((2, 1 + LINE_HEIGHT * i), text, fill=BLACK, font=font)
+    sheet.paste(picture, (0, head))
+    return sheet

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 import detrex
 from detrex.config import ConfigError
+from detrex.utils.text import count_of, printable
 
-from .galleries import PictureSections
-from .run import MissingPart, Run
-from .sections import NumberSections
+from .numbers import NumberSections
+from .pictures import PictureSections
+from .run_folder import MissingPartError, RunFolder
 
 __all__ = ["Section", "main", "write_report"]
 
@@ -71,9 +73,9 @@ def write_report(
     Raises:
         NotADirectoryError: no such folder. ConfigError: an override that does not fit the config.
     """
-    run = Run(folder, overrides, threshold=threshold)
+    run = RunFolder(folder, overrides, threshold=threshold)
     if overrides:
-        run.config()
+        _ = run.config  # wrong ones are an error and no missing part
     numbers, pictures = NumberSections(run), PictureSections(run, images=images, mistakes=mistakes)
     parts: list[tuple[str, str, Callable[[], Any]]] = [
         ("facts", "The run", numbers.facts),
@@ -95,6 +97,7 @@ def write_report(
         loader=PackageLoader("detrex.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -107,14 +110,21 @@ def write_report(
     )
     target = Path(output) if output is not None else Path(folder) / "report.html"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page, encoding="utf-8", errors="backslashreplace")  # a file name need not be text
+    target.write_text(page, encoding="utf-8")
     return sections
+
+
+def _shown(value: Any) -> Any:
+    """Text without control characters and lone surrogates, its lines kept; markup as it is."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "\n".join(map(printable, value.split("\n")))
 
 
 def _section(key: str, title: str, make: Callable[[], Any]) -> Section:
     try:
         return Section(key, title, make())
-    except MissingPart as missing:
+    except MissingPartError as missing:
         return Section(key, title, None, str(missing))
     except Exception as error:  # whatever is wrong with one part, the others are worth having
         logger.exception("Report: %s cannot be made", title)
@@ -124,7 +134,7 @@ def _section(key: str, title: str, make: Callable[[], Any]) -> Section:
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description="Write a self-contained HTML page about a run: curves, accuracy, mistakes, a look into the model.",
+        description="Write a self-contained HTML page about a run: curves, accuracy, mistakes, attention.",
         epilog="exit status: 0 written (what the run lacks is said in the page), 1 written but a part of the run could "
         "not be read, 2 wrong command line",
     )
@@ -141,10 +151,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write a page as the command line says; returns the exit status."""
     args = build_parser().parse_intermixed_args(argv)
-    output = args.output or os.path.join(args.run, "report.html")
+    run = os.path.expanduser(args.run)
+    output = os.path.expanduser(args.output) if args.output else os.path.join(run, "report.html")
     try:
         sections = write_report(
-            args.run,
+            run,
             output,
             overrides=args.opts,
             threshold=args.threshold,
@@ -152,10 +163,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             mistakes=args.mistakes,
         )
     except (ConfigError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     for section in sections:
         if section.missing:
-            print(f"{section.title}: {section.missing}")
-    print(f"{sum(not s.missing for s in sections)} of {len(sections)} sections: {output}")
+            print(printable(f"{section.title}: {section.missing}"))
+    print(printable(f"{sum(not s.missing for s in sections)} of {count_of(len(sections), 'section')}: {output}"))
     return int(any(s.failed for s in sections))

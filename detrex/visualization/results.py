@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from detectron2.data.datasets import load_coco_json
-from detectron2.structures import Boxes, BoxMode, pairwise_iou
 
-from detrex.data import read_image
+from detrex.analysis.mistakes import Entry, match_image
+from detrex.data import DatasetError, read_coco_json, read_image
+from detrex.data.class_names import ids_by_name
+from detrex.data.coco_metrics import BoxMetrics
+from detrex.data.evaluation import METRICS
 from detrex.inference.drawing import BoxLayer, comparison_grid
+from detrex.utils.regular_files import open_regular
+from detrex.utils.text import count_of, printable
 
-__all__ = ["ImageResult", "build_parser", "compare_with_truth", "draw_results", "main"]
+__all__ = ["ImageResult", "build_parser", "count_mistakes", "draw_results", "main"]
 
 WIDTH = 640  # of a picture in pixels
 
@@ -42,33 +45,18 @@ class ImageResult:
     false: int
 
 
-def compare_with_truth(
-    record: Mapping[str, Any], found: Sequence[Mapping[str, Any]], min_iou: float = 0.5
-) -> ImageResult:
+def count_mistakes(file: str, objects: Sequence[Entry], found: Sequence[Entry]) -> ImageResult:
     """Count an image's mistakes.
 
     Args:
-        record: of ``load_coco_json``, categories as in the file.
+        file: path of the image.
+        objects: its annotations in a COCO json, crowds included.
         found: entries of a COCO results file: "category_id", "bbox" (xywh), "score".
-        min_iou: from which a detection counts as the object's.
     """
-    objects = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
-    crowds = [a for a in record["annotations"] if a.get("iscrowd", 0)]
-    found = sorted(found, key=lambda d: -d["score"])
-    iou = pairwise_iou(Boxes(_corners(found)), Boxes(_corners(objects)))
-    within_crowd = pairwise_iou(Boxes(_corners(found)), Boxes(_corners(crowds)))
-    free, false = set(range(len(objects))), 0
-    for row, detection in enumerate(found):
-        same = [i for i in free if objects[i]["category_id"] == detection["category_id"]]
-        best = max(same, key=lambda i: iou[row, i], default=None)
-        if best is not None and iou[row, best] >= min_iou:
-            free.remove(best)
-        elif not any(
-            crowd["category_id"] == detection["category_id"] and within_crowd[row, i] > 0
-            for i, crowd in enumerate(crowds)
-        ):
-            false += 1
-    return ImageResult(record["file_name"], len(objects), len(free), false)
+    matches = match_image(0, objects, sorted(found, key=lambda d: -d["score"]))
+    right = sum(match.is_right for match in matches)
+    count = sum(not o.get("iscrowd", 0) for o in objects)
+    return ImageResult(file, count, count - right, sum(match.detection is not None for match in matches) - right)
 
 
 def draw_results(
@@ -98,10 +86,17 @@ def draw_results(
         ValueError: the results are not of this data set, or not in COCO's results format.
         OSError: a file that cannot be read.
     """
-    records = {record["image_id"]: record for record in load_coco_json(str(annotations), str(image_root))}
-    names = {c["id"]: c["name"] for c in json.loads(Path(annotations).read_text(encoding="utf-8"))["categories"]}
-    found = _read_results(Path(results), records, names, threshold)
-    compared = [(compare_with_truth(record, found[image_id]), image_id) for image_id, record in records.items()]
+    data = read_coco_json(annotations, image_root, limit=os.fspath(image_root))
+    names = dict(zip(data.category_ids, data.class_names, strict=True))
+    files = {record["image_id"]: record["file_name"] for record in data.records}
+    objects = {
+        record["image_id"]: [{**a, "category_id": data.category_ids[a["category_id"]]} for a in record["annotations"]]
+        for record in data.records
+    }
+    found = _read_results(Path(results), files, names, threshold)
+    compared = [
+        (count_mistakes(file, objects[image_id], found[image_id]), image_id) for image_id, file in files.items()
+    ]
     if worst_first:
         compared.sort(key=lambda pair: -(pair[0].missed + pair[0].false))
     folder = Path(output)
@@ -109,7 +104,7 @@ def draw_results(
     drawn = compared[:limit]
     digits = len(str(len(drawn)))
     for rank, (result, image_id) in enumerate(drawn, 1):
-        truth = _layer(records[image_id]["annotations"], names)
+        truth = _layer(objects[image_id], names)
         mistakes = f"prediction (score >= {threshold:g}): {result.missed} missed, {result.false} false"
         pair = (read_image(result.file), truth, _layer(found[image_id], names))
         sheet = comparison_grid([pair], columns=1, width=WIDTH, titles=("ground truth", mistakes))
@@ -121,14 +116,17 @@ def draw_results(
 
 
 def _read_results(
-    path: Path, records: Mapping[Any, Any], names: Mapping[int, str], threshold: float
+    path: Path, images: Mapping[Any, Any], names: Mapping[int, str], threshold: float
 ) -> dict[Any, list[dict[str, Any]]]:
     """Image id -> detections with at least the score, best last, so that it is drawn on top."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path, "r") as file:
+            entries = _matched_by_name(json.load(file), path.with_name(METRICS), names)
         kept = [e for e in entries if e["score"] >= threshold and len(e["bbox"]) == 4]
-        strangers = {e["image_id"] for e in entries} - set(records)
+        strangers = {e["image_id"] for e in entries} - set(images)
         classes = {e["category_id"] for e in entries} - set(names)
+    except DatasetError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is not a COCO results file, a list of image_id, category_id, bbox and score: {error!r}"
@@ -142,15 +140,21 @@ def _read_results(
     return found
 
 
-def _corners(entries: Sequence[Mapping[str, Any]]) -> torch.Tensor:
-    """(N, 4) xyxy."""
-    boxes = [BoxMode.convert(list(e["bbox"]), BoxMode.XYWH_ABS, BoxMode.XYXY_ABS) for e in entries]
-    return torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
+def _matched_by_name(entries: Sequence[Entry], metrics: Path, names: Mapping[int, str]) -> Sequence[Entry]:
+    """The results under the category ids of the annotations, by the class names of the evaluation beside them."""
+    if not metrics.is_file():
+        return entries
+    evaluated = BoxMetrics.load(metrics)
+    then = dict(zip(evaluated.category_ids, evaluated.class_names, strict=True))
+    new_id = ids_by_name(then, names, source=str(metrics))
+    return [{**entry, "category_id": new_id[entry["category_id"]]} for entry in entries]
 
 
-def _layer(entries: Sequence[Mapping[str, Any]], names: Mapping[int, str]) -> BoxLayer:
+def _layer(entries: Sequence[Entry], names: Mapping[int, str]) -> BoxLayer:
     labels = [names[e["category_id"]] + (f" {e['score']:.2f}" if "score" in e else "") for e in entries]
-    return BoxLayer(np.asarray(_corners(entries)), labels, [e["category_id"] for e in entries])
+    boxes = np.array([e["bbox"] for e in entries], dtype=float).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return BoxLayer(boxes, labels, [e["category_id"] for e in entries])
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -169,19 +173,23 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0, or 2 for wrong input."""
     args = build_parser().parse_args(argv)
+    results, annotations, image_root, output = (
+        os.path.expanduser(path) for path in (args.results, args.annotations, args.image_root, args.output)
+    )
     try:
         drawn = draw_results(
-            args.results,
-            args.annotations,
-            args.image_root,
-            args.output,
+            results,
+            annotations,
+            image_root,
+            output,
             threshold=args.threshold,
             worst_first=args.worst,
             limit=args.limit,
         )
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     objects, missed, false = (sum(getattr(r, name) for r in drawn) for name in ("objects", "missed", "false"))
-    print(f"{len(drawn)} images with {objects} objects, {missed} missed, {false} false detections: {args.output}")
+    print(f"{count_of(len(drawn), 'image')} with {count_of(objects, 'object')}, {missed} missed, "
+          f"{count_of(false, 'false detection')}: {output}")  # fmt: skip
     return 0

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from detrex.report.charts import line_chart
-from detrex.report.mistakes import (
+from detrex.analysis.mistakes import (
     confusion,
     describe_false,
     false_detections,
@@ -98,26 +97,3 @@ def test_a_missed_object_may_have_been_found_with_a_low_score():
     assert unsure_detection(missed, weak) is weak[2]
     assert unsure_detection(missed, weak[:2]) is None
     assert unsure_detection(missed, []) is None
-
-
-@pytest.mark.parametrize("log", [False, True])
-@pytest.mark.parametrize(
-    "values",
-    [[], [3.0], [1.0, 1.0], [0.0, 0.0], [1e-5, 1e-4, 1e-3], [float("nan"), 2.0, float("inf")], [-1.0, 5.0]],
-)
-def test_charts_of_any_values_stay_within_their_axes(values, log):
-    chart = line_chart("x", {"a": (range(len(values)), values)}, log=log)
-    for line in chart.lines:
-        points = [tuple(map(float, point.split(","))) for point in line.path.split()]
-        assert points
-        assert all(chart.left <= x <= chart.right and chart.top <= y <= chart.bottom for x, y in points)
-    assert all(chart.top - 1 <= y <= chart.bottom + 1 for y, _ in chart.y_ticks)
-    assert chart.alt.startswith("x: ")
-
-
-def test_long_curves_are_thinned_and_keep_their_ends():
-    chart = line_chart("x", {"a": (range(10_000), range(10_000))})
-    points = chart.lines[0].path.split()
-    assert len(points) <= 402
-    assert points[0] == f"{float(chart.left)},{float(chart.bottom)}"
-    assert points[-1] == f"{float(chart.right)},{float(chart.top)}"

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from detrex.analysis.mistakes import Match, describe_false, false_detections, missed_objects, unsure_detection
 from detrex.data import read_image
 from detrex.inference.detections import class_name
+from detrex.utils.text import count_of
 
-from .figures import Dot, Picture, Rectangle, crop, embed, found_boxes, true_boxes
-from .inside import Attended, Inside, look_inside
-from .mistakes import Match, describe_false, false_detections, missed_objects, unsure_detection
-from .run import MissingPart, Run, once
+from .attention import AttentionRecord, SampledDetection, record_attention
+from .overlays import Dot, Picture, Rectangle, crop, embed, found_boxes, true_boxes
+from .run_folder import MissingPartError, RunFolder
 
 __all__ = ["Pair", "PictureSections", "SampledImage"]
 
@@ -39,7 +41,7 @@ class SampledImage:
 
 
 class PictureSections:
-    """Each method returns the content of one section, or raises :class:`MissingPart`.
+    """Each method returns the content of one section, or raises :class:`MissingPartError`.
 
     Args:
         run: what to report on.
@@ -47,44 +49,44 @@ class PictureSections:
         mistakes: false detections, and as many misses.
     """
 
-    def __init__(self, run: Run, *, images: int = 6, mistakes: int = 12):
+    def __init__(self, run: RunFolder, *, images: int = 6, mistakes: int = 12):
         self.run, self._images, self._mistakes = run, images, mistakes
 
     def false_detections(self) -> list[Picture]:
         """The most confident detections that are wrong."""
-        return [self._false(m) for m in false_detections(self.run.matches(), self._mistakes)]
+        return [self._false(m) for m in false_detections(self.run.matches, self._mistakes)]
 
     def missed_objects(self) -> list[Picture]:
         """The largest objects that were not detected."""
-        return [self._missed(m) for m in missed_objects(self.run.matches(), self._mistakes)]
+        return [self._missed(m) for m in missed_objects(self.run.matches, self._mistakes)]
 
     def predictions(self) -> list[Pair]:
         """Images at even distances through the data set."""
-        data, found = self.run.data(), self.run.detections()
+        data, found = self.run.data, self.run.detections
         ids = list(data.files)
         chosen = [ids[i] for i in np.linspace(0, len(ids) - 1, min(self._images, len(ids))).round().astype(int)]
         return [self._pair(image_id, found.get(image_id, ())) for image_id in chosen]
 
     def sampling(self) -> SampledImage:
         """Where the last decoder layer looks for the best detections on one image."""
-        file, image, seen = self._inside()
+        file, image, seen = self._record
         height, width = image.shape[:2]
         pictures = []
-        for attended in seen.attended:
-            name = class_name(self.run.detector().class_names, attended.class_id)
+        for attended in seen.detections:
+            name = class_name(self.run.detector.class_names, attended.class_id)
             outlines, dots = _outlines(attended, width, height), _dots(attended, width, height)
             alt = f"Sampling points of the query that detects a {name} on {file}"
             caption = f"{file}: {name} {attended.score:.2f}"
             focus = _surrounding(outlines, dots)
             pictures.append(crop(image, focus, outlines, dots, alt=alt, caption=caption, margin=1.15))
-        levels = seen.attended[0].points_NLP2.shape[1]
+        levels = seen.detections[0].points_NLP2.shape[1]
         return SampledImage(tuple(pictures), tuple(f"level {i + 1} of {levels}" for i in range(levels)))
 
     def proposals(self) -> Picture:
         """The encoder's best proposals on the same image."""
-        file, image, seen = self._inside()
+        file, image, seen = self._record
         if seen.proposals_M4 is None:
-            raise MissingPart("the model is one-stage: its queries are learned, its encoder makes no proposals")
+            raise MissingPartError("the model is one-stage: its queries are learned, its encoder makes no proposals")
         source, width, height, _ = embed(image, PROPOSALS_WIDTH)
         boxes = [
             _box(box, width, height, "proposal", title=f"objectness {score:.2f}", opacity=0.15 + 0.85 * float(score))
@@ -95,18 +97,18 @@ class PictureSections:
         return Picture(source, width, height, f"The encoder's best {len(boxes)} proposals on {file}", caption, boxes)
 
     def _false(self, match: Match) -> Picture:
-        data = self.run.data()
+        data = self.run.data
         file, found = data.files[match.image_id], match.detection
         what = describe_false(match, data.names)
         name = f"{data.names[found['category_id']]} {found['score']:.2f}"
-        rectangles = [*_quiet(true_boxes(data.objects(match.image_id), data.names)), *found_boxes([found], data.names)]
+        rectangles = [*_quiet(true_boxes(data.objects[match.image_id], data.names)), *found_boxes([found], data.names)]
         alt = f"False detection of a {name} on {Path(file).name}: {what}"
         return crop(read_image(file), found["bbox"], rectangles, alt=alt, caption=f"{name}: {what}")
 
     def _missed(self, match: Match) -> Picture:
-        data = self.run.data()
+        data = self.run.data
         file, missed = data.files[match.image_id], match.object
-        found = self.run.detections().get(match.image_id, ())
+        found = self.run.detections.get(match.image_id, ())
         near = [d for d in found if d["score"] >= self.run.threshold]
         weak = unsure_detection(match, found[len(near) :])
         rectangles = [*_quiet(found_boxes(near, data.names)), *true_boxes([missed], data.names)]
@@ -121,24 +123,24 @@ class PictureSections:
         return crop(read_image(file), missed["bbox"], rectangles, alt=alt, caption=f"{name}: {what}")
 
     def _pair(self, image_id: int, found: Sequence[Mapping[str, Any]]) -> Pair:
-        data = self.run.data()
-        name, objects = Path(data.files[image_id]).name, data.objects(image_id)
+        data = self.run.data
+        name, objects = Path(data.files[image_id]).name, data.objects[image_id]
         shown = [d for d in found if d["score"] >= self.run.threshold]
         source, width, height, scale = embed(read_image(data.files[image_id]), PAIR_WIDTH)
         sides = []
         for what, boxes in (("ground truth", true_boxes(objects, data.names, scale)),
                             ("prediction", found_boxes(shown, data.names, scale))):  # fmt: skip
-            text = f"{name}, {what}: {len(boxes)} boxes"
+            text = f"{name}, {what}: {count_of(len(boxes), 'box')}"
             sides.append(Picture(source, width, height, text, text, boxes))
         return Pair(*sides)
 
-    @once
-    def _inside(self) -> tuple[str, np.ndarray, Inside]:
+    @cached_property
+    def _record(self) -> tuple[str, np.ndarray, AttentionRecord]:
         """The image with the most classes, and of those the first."""
-        data = self.run.data()
-        image_id = max(data.files, key=lambda i: len({o["category_id"] for o in data.objects(i)}))
+        data = self.run.data
+        image_id = max(data.files, key=lambda i: len({o["category_id"] for o in data.objects[i]}))
         image = read_image(data.files[image_id])
-        return Path(data.files[image_id]).name, image, look_inside(self.run.detector(), image)
+        return Path(data.files[image_id]).name, image, record_attention(self.run.detector, image)
 
 
 def _quiet(rectangles: Sequence[Rectangle]) -> list[Rectangle]:
@@ -146,14 +148,14 @@ def _quiet(rectangles: Sequence[Rectangle]) -> list[Rectangle]:
     return [replace(r, style=f"{r.style} quiet", label="") for r in rectangles]
 
 
-def _outlines(attended: Attended, width: int, height: int) -> list[Rectangle]:
+def _outlines(attended: SampledDetection, width: int, height: int) -> list[Rectangle]:
     boxes = [_box(attended.box_4, width, height, "found inside", title="predicted box")]
     if len(attended.anchor) == 4:
         boxes.insert(0, _box(attended.anchor, width, height, "anchor", title="the box around which the layer samples"))
     return boxes
 
 
-def _dots(attended: Attended, width: int, height: int) -> list[Dot]:
+def _dots(attended: SampledDetection, width: int, height: int) -> list[Dot]:
     """Lightest first, so that the weightiest end on top."""
     heads, levels, points = attended.weights_NLP.shape
     share_NLP = attended.weights_NLP / attended.weights_NLP.max()

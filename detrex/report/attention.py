@@ -1,4 +1,4 @@
-"""A look into the model: where its last decoder layer samples the image, and what its encoder proposes."""
+"""Where a model's last decoder layer samples an image, and what its encoder proposes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from detrex.modeling import DeformableTransformer
 from detrex.structures import DetectorOutputs, PyramidLayout
 from detrex_ops.reference import sampling_locations
 
-from .run import MissingPart
+from .run_folder import MissingPartError
 
-__all__ = ["Attended", "Inside", "look_inside"]
+__all__ = ["AttentionRecord", "SampledDetection", "record_attention"]
 
 
 @dataclass(frozen=True)
-class Attended:
+class SampledDetection:
     """A detection and the points that its query samples in the last decoder layer; all in [0, 1] of the image.
 
     Attributes:
@@ -41,36 +41,38 @@ class Attended:
 
 
 @dataclass(frozen=True)
-class Inside:
-    """What :func:`look_inside` saw.
+class AttentionRecord:
+    """Attention and proposals of one image.
 
     Attributes:
-        attended: of the best detections, the best first.
+        detections: the best ones, in descending order of score.
         proposals_M4: the encoder's best proposals, cxcywh in [0, 1], the best first; None for a one-stage model.
         objectness_M: their scores.
     """
 
-    attended: tuple[Attended, ...]
+    detections: tuple[SampledDetection, ...]
     proposals_M4: np.ndarray | None
     objectness_M: np.ndarray | None
 
 
 @torch.no_grad()
-def look_inside(detector: Detector, image: np.ndarray, *, detections: int = 3, proposals: int = 50) -> Inside:
-    """Run the model on one image and note what passes into its last deformable cross-attention.
+def record_attention(
+    detector: Detector, image: np.ndarray, *, detections: int = 3, proposals: int = 50
+) -> AttentionRecord:
+    """Run the model on one image and record what its last deformable cross-attention samples.
 
     Args:
         detector: of a model with a deformable transformer.
         image: (H, W, 3) uint8 RGB.
-        detections: how many of the best to look at.
-        proposals: how many of the best at most.
+        detections: number of the best ones to record.
+        proposals: number of the best ones at most.
 
     Raises:
-        MissingPart: the model has none.
+        MissingPartError: the model has none.
     """
     transformers = [m for m in detector.model.modules() if isinstance(m, DeformableTransformer)]
     if not transformers:
-        raise MissingPart(f"{type(detector.model).__name__} has no deformable transformer to look into")
+        raise MissingPartError(f"{type(detector.model).__name__} has no deformable transformer")
     attention = transformers[0].decoder.layers[-1].cross_attn
     noted: dict[str, Any] = {}
     hooks = [
@@ -88,7 +90,7 @@ def look_inside(detector: Detector, image: np.ndarray, *, detections: int = 3, p
     scores_Q, classes_Q = final.logits_BQK[0].float().sigmoid().max(-1)
     anchor_Qx = anchor_BQLx[0, :, 0] / _valid_share(layout, anchor_BQLx.shape[-1])[0]
     attended = tuple(
-        Attended(
+        SampledDetection(
             int(classes_Q[q]),
             float(scores_Q[q]),
             _numpy(final.boxes_BQ4[0, q]),
@@ -98,7 +100,7 @@ def look_inside(detector: Detector, image: np.ndarray, *, detections: int = 3, p
         )
         for q in scores_Q.topk(min(detections, len(scores_Q))).indices.tolist()
     )
-    return Inside(attended, *_best_proposals(outputs, proposals))
+    return AttentionRecord(attended, *_best_proposals(outputs, proposals))
 
 
 def _samples(

@@ -8,7 +8,7 @@ import pytest
 from coco_files import coco_content
 from PIL import Image
 
-from detrex.visualization.results import compare_with_truth, main
+from detrex.visualization.results import count_mistakes, main
 
 
 def annotation(box, category=1, crowd=0):
@@ -35,7 +35,7 @@ def detection(box, category=1, score=0.9):
     ],
 )
 def test_mistakes(objects, found, missed, false):
-    result = compare_with_truth({"file_name": "a.png", "annotations": objects}, found)
+    result = count_mistakes("a.png", objects, found)
     assert (result.missed, result.false) == (missed, false)
     assert result.objects == sum(not o["iscrowd"] for o in objects)
 
