@@ -108,7 +108,7 @@ class RunFolder:
     @cached_property
     def metrics(self) -> BoxMetrics:
         """Precision and recall of the last evaluation, as the evaluator found them."""
-        return BoxMetrics.load(self._file(METRICS, "the evaluation of this program writes it"))
+        return BoxMetrics.load(self._file(METRICS, "an evaluation writes it, and this run has had none"))
 
     @cached_property
     def detections(self) -> dict[int, list[dict[str, Any]]]:
@@ -175,8 +175,8 @@ def _object(annotation: Mapping[str, Any], ids: Sequence[int]) -> dict[str, Any]
 _FACTS: Mapping[str, str] = {
     "Command": r"Command line: (.+)",
     "Model": r"Model (\S+: .+)",
-    "Training data": r"detrex\.data\.prepare INFO: (\S+_train: .+)",
-    "Validation data": r"detrex\.data\.prepare INFO: (\S+_val: .+)",
+    "Training data": r"detrex\.data\.registry INFO: (\S+_train: .+)",
+    "Validation data": r"detrex\.data\.registry INFO: (\S+_val: .+)",
     "Schedule": r"Schedule: (.+)",
     "Learning rate": r"Learning rate: (.+)",
     "Host": r"Host: (.+)",

@@ -12,10 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from detectron2.structures import Boxes, Instances
 from PIL import Image
+from stub_detector import write_config
 
 from detrex.cli.train import build_parser
 from detrex.config import find_config
+from detrex.data import BoxMetrics, build_coco_evaluator, category_ids
 from detrex.data.datasets.shapes import ShapesParameters, make_demo_data
 from detrex.engine.train import main as train
 from detrex.report import main, write_report
@@ -86,8 +90,23 @@ def run(tmp_path_factory) -> Path:
     other = next(c["id"] for c in content["categories"] if c["id"] != results[0]["category_id"])
     results[0]["category_id"] = other
     results.append({"image_id": content["images"][0]["id"], "category_id": 1, "bbox": [0, 0, 2, 2], "score": 0.95})
-    (folder / "run" / "coco_instances_results.json").write_text(json.dumps(results))
+    evaluate(results, [image["id"] for image in content["images"]], folder / "run")
     return folder / "run"
+
+
+def evaluate(results: list[dict], image_ids: list[int], output: Path) -> None:
+    """Have the evaluator write its files for COCO results of the data set of the last run."""
+    evaluator = build_coco_evaluator(dataset_name="demo_shapes_val", output_dir=str(output))
+    ids = category_ids("demo_shapes_val")
+    for image_id in image_ids:
+        found = [r for r in results if r["image_id"] == image_id]
+        boxes = np.array([r["bbox"] for r in found], dtype=np.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        instances = Instances((64, 64), pred_boxes=Boxes(torch.from_numpy(boxes)))
+        instances.scores = torch.tensor([r["score"] for r in found])
+        instances.pred_classes = torch.tensor([ids.index(r["category_id"]) for r in found], dtype=torch.long)
+        evaluator.process([{"image_id": image_id}], [{"instances": instances}])
+    evaluator.evaluate()
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +124,8 @@ def test_every_section_has_its_content(page):
     for text in ("Learning rate", "total_loss", "AR@100", "IoU 0.75", "nothing there", "level 2 of 2",
                  "objectness", "optimizer", "PyTorch", "Peak memory in MiB"):  # fmt: skip
         assert text in page.source, text
-    assert page.tags.count("polyline") > 12
+    assert page.source.count('class="plot"') > 12
+    assert page.source.count("stroke: var(--c0)") > 12
 
 
 def test_nothing_is_loaded_and_nothing_runs(page):
@@ -129,12 +149,14 @@ def test_pictures_have_a_description(page):
 
 def test_numbers_are_those_of_the_evaluation(run, page):
     sections = {s.key: s.content for s in write_report(run)}
-    accuracy = sections["accuracy"].accuracy
-    assert accuracy.images == 4
-    assert 0 < accuracy.summary["AP"] < 100
-    assert accuracy.summary["AP"] == pytest.approx(
-        np.mean([c.values["AP"] for c in accuracy.classes if c.values["AP"] is not None])
+    accuracy, metrics = sections["accuracy"], BoxMetrics.load(run / "coco_instances_metrics.npz")
+    expected = metrics.summary() | metrics.recalls()
+    assert 0 < expected["AP"] < 100
+    assert {k: v for k, v in accuracy.total.items() if v is not None} == {k: v for k, v in expected.items() if v == v}
+    assert [(name, objects) for name, objects, _ in accuracy.classes] == list(
+        zip(metrics.class_names, metrics.num_objects, strict=True)
     )
+    assert accuracy.note == "4 images; at most 100 detections of a class count."
     counts = sections["confusion"].counts
     assert counts[:, -1].sum() == counts[-1].sum() == 1  # an object missed, a detection of nothing
     off_diagonal = counts[:-1, :-1].sum() - counts[:-1, :-1].trace()
@@ -145,6 +167,49 @@ def test_numbers_are_those_of_the_evaluation(run, page):
     assert len(sections["missed_objects"]) == 1
 
 
+@pytest.mark.parametrize("first_id", [1, 0])
+def test_the_page_shows_the_ap_of_the_run(tmp_path, first_id):
+    """Also with the annotation id 0 and a low limit of detections, where pycocotools by itself says otherwise."""
+    config = write_config(tmp_path)
+    path = tmp_path / "data" / "data.json"
+    content = json.loads(path.read_text())
+    for number, annotation in enumerate(content["annotations"], first_id):
+        annotation["id"] = number
+    path.write_text(json.dumps(content))
+    options = ["train.eval_period=0", "dataloader.evaluator.max_dets_per_image=1"]
+    result = train(build_parser().parse_args(["--config-file", str(config), *options]))["bbox"]
+    (sections,) = [s for s in write_report(tmp_path / "output") if s.key == "accuracy"]
+    assert result["AP"] > 0
+    assert sections.content.total["AP"] == result["AP"]
+    assert [values["AP"] for _, _, values in sections.content.classes] == [result["AP-red"], result["AP-green"]]
+    assert "AR@1" in sections.content.total
+    assert "AR@10" not in sections.content.total
+
+
+def test_a_data_set_whose_classes_changed_since_is_matched_by_name_or_refused(run, tmp_path):
+    folder = copy_without(run, tmp_path / "run")
+    data = shutil.copytree(run.parent / "data", tmp_path / "data")
+    counts = {s.key: s.content for s in write_report(run)}["confusion"].counts
+    order = [4, 2, 0, 3, 1]
+    for path in (data / "annotations").iterdir():
+        content = json.loads(path.read_text())
+        ids = [c["id"] for c in content["categories"]]
+        new_id = {ids[k]: ids[i] for i, k in enumerate(order)}
+        for annotation in content["annotations"]:
+            annotation["category_id"] = new_id[annotation["category_id"]]
+        for category in content["categories"]:
+            category["id"] = new_id[category["id"]]
+        path.write_text(json.dumps(content))
+    sections = {s.key: s for s in write_report(folder, overrides=[f"dataloader.data.root={data}"])}
+    both = [*order, 5]
+    assert not sections["confusion"].missing
+    assert (sections["confusion"].content.counts == counts[np.ix_(both, both)]).all()
+    for path in (data / "annotations").iterdir():
+        path.write_text(path.read_text().replace('"square"', '"circle"'))
+    sections = {s.key: s for s in write_report(folder, overrides=[f"dataloader.data.root={data}"])}
+    assert "only in the data: circle" in sections["confusion"].missing
+
+
 def copy_without(run: Path, target: Path, *names: str) -> Path:
     shutil.copytree(run, target, ignore=shutil.ignore_patterns(*names, "model_0*", "events*"))
     return target
@@ -153,7 +218,7 @@ def copy_without(run: Path, target: Path, *names: str) -> Path:
 @pytest.mark.parametrize(
     ("absent", "missing", "reason"),
     [
-        ("coco_instances_results.json", {"precision_recall", "confusion", "predictions"}, "this run has had none"),
+        ("coco_instances_*", {"precision_recall", "confusion", "predictions"}, "this run has had none"),
         ("*.pth", {"sampling", "proposals"}, "no checkpoint"),
         ("log.txt", {"facts", "environment"}, "no log.txt"),
         ("config.yaml", {"config", "confusion", "sampling"}, "no config.yaml"),
