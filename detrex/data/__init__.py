@@ -2,7 +2,8 @@
 
 from detrex.data.checks.boxes import degenerate_reason
 from detrex.data.checks.findings import KINDS, DatasetError, Finding
-from detrex.data.formats.coco_json import CocoData, read_coco_json, write_coco_json
+from detrex.data.formats.coco_folder import read_coco_json
+from detrex.data.formats.coco_json import CocoData, write_coco_json
 from detrex.data.formats.reader import open_data, open_folder
 
 from .coco_metrics import BoxMetrics

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from typing import Any
 
 from detrex.data.checks.findings import KINDS, DatasetError
 from detrex.data.checks.images import ImageFacts
 from detrex.data.checks.paths import is_inside
-from detrex.data.formats.coco_json import write_json
+from detrex.data.formats.coco_json import as_int, write_json
+from detrex.utils.text import short
 
 from .image_files import CheckedFiles
 
@@ -20,7 +22,7 @@ def write_fixed_copy(files: CheckedFiles, output: str | os.PathLike[str]) -> str
     """Copy what can be trained on into ``output``: the images, and ``annotations/instances_<split>.json``.
 
     Image files are copied byte by byte and keep their paths within the data set; ``findings.KINDS`` says what becomes
-    of each kind of damage. Boxes are clipped to their images. The folder appears at the end, whole.
+    of each kind of damage. Boxes are clipped to their images. The folder appears at the end, complete.
 
     Args:
         files: the checked data set.
@@ -31,7 +33,7 @@ def write_fixed_copy(files: CheckedFiles, output: str | os.PathLike[str]) -> str
 
     Raises:
         DatasetError: ``output`` exists or lies within the data set; a finding that only a person can mend; nothing
-            is left of a split.
+            is left of a split, or no box of a class that had some.
     """
     target, root = os.path.abspath(output), os.path.abspath(files.checked.source.root)
     if os.path.lexists(target):
@@ -44,17 +46,40 @@ def write_fixed_copy(files: CheckedFiles, output: str | os.PathLike[str]) -> str
         raise DatasetError(f"--fix cannot mend this: {stuck[0]}", stuck)
     temporary = f"{target}.{os.getpid()}.tmp"
     try:
+        left: dict[str, Counter[int]] = {}
         for split in files.checked.splits:
             content = _copy_split(files, split, root, temporary)
-            if split != "test" and not content["annotations"]:
+            left[split] = Counter(a["category_id"] for a in content["annotations"])
+            if split != "test" and all(a["iscrowd"] for a in content["annotations"]):
                 raise DatasetError.of("empty-split", split, "no image with boxes is left")
             if not content["images"]:
                 continue
             write_json(content, os.path.join(temporary, "annotations", f"instances_{split}.json"))
+        _refuse_lost_classes(files, left)
         os.rename(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def _refuse_lost_classes(files: CheckedFiles, left: dict[str, Counter[int]]) -> None:
+    """A class that is to disappear from the training data, or from all, is a person's decision."""
+    before = {
+        split: Counter(as_int(a.get("category_id")) for a in source.content.get("annotations", ()))
+        for split, source in files.checked.source.splits.items()
+    }
+    for splits in (["train"], list(before)):
+        for category_id, name in _classes(files).items():
+            count = sum(before[s][category_id] for s in splits if s in before)
+            if count and not any(left[s][category_id] for s in splits if s in left):
+                where = "the training split" if splits == ["train"] else "the data set"
+                boxes = "its only box" if count == 1 else f"all of its {count} boxes"
+                raise DatasetError.of("unused-class", where, f"--fix would leave out {boxes} of class {short(name)}; "
+                                      "mend some of them, or remove the class from the annotations")  # fmt: skip
+
+
+def _classes(files: CheckedFiles) -> dict[int, str]:
+    return {i: n for d in files.checked.splits.values() for i, n in zip(d.category_ids, d.class_names, strict=True)}
 
 
 def _copy_split(files: CheckedFiles, split: str, root: str, target: str) -> dict[str, list[dict[str, Any]]]:

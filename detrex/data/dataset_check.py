@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from detrex.data.checks.findings import Finding
-from detrex.data.formats.coco_json import CocoData, check_content
+from detrex.data.formats.coco_json import CocoData, check_content, count_objects
 from detrex.data.formats.source import DataSource
-from detrex.utils.text import short
+from detrex.utils.text import count_of, short
 
 SPLIT_ORDER = ("train", "val", "test")
 NEEDED_SPLITS = ("train", "val")
@@ -55,10 +55,12 @@ def check_source(source: DataSource) -> CheckedData:
 
 def _coverage(split: str, data: CocoData) -> list[Finding]:
     """Images without boxes, classes without boxes, a split without either."""
-    if not any(r["annotations"] for r in data.records):
+    if not any(map(count_objects, data.records)):
         if split not in NEEDED_SPLITS:
             return []
-        message = f"{len(data.records)} usable image(s) and not one usable box"
+        message = f"{count_of(len(data.records), 'usable image')} and not one usable box"
+        if any(r["annotations"] for r in data.records):
+            message += ": all boxes are crowds (iscrowd 1), which are not trained on; single objects have iscrowd 0"
         return [Finding("empty-split", data.json_file, message)]
     empty = [r["file_name"] for r in data.records if not r["annotations"]]
     findings = [Finding("image-without-boxes", path, "no boxes: background") for path in empty]

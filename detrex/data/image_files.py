@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from detrex.data.checks.findings import Finding
 from detrex.data.checks.images import IMAGE_SUFFIXES, ImageFacts, ImageFault, inspect_image
 from detrex.data.checks.paths import list_files
-from detrex.data.formats.coco_json import CocoData, count_objects
-from detrex.data.formats.coco_records import size_problems
+from detrex.data.formats.coco_json import CocoData, count_objects, size_problems
+from detrex.utils.text import count_of
 
 from .dataset_check import CheckedData
 
@@ -56,6 +56,9 @@ def check_files(
         num_queries: objects that the model can find on an image; None leaves crowded images alone.
         max_dets: detections of an image that the evaluation counts; likewise.
         on_progress: called after each image with the number of those done.
+
+    Raises:
+        OSError, MemoryError: the machine cannot read a file.
     """
     paths = list(dict.fromkeys(r["file_name"] for data in checked.splits.values() for r in data.records))
     results = dict(zip(paths, _inspect_all(paths, num_workers, on_progress), strict=True))
@@ -111,7 +114,7 @@ def _crowded(data: CocoData, num_queries: int | None, max_dets: int | None) -> l
         count = count_objects(record)
         for limit, what in ((num_queries, "the model has {} queries"), (max_dets, "the evaluation counts {}")):
             if limit is not None and count > limit:
-                message = f"{count} objects, but {what.format(limit)}"
+                message = f"{count_of(count, 'object')}, but {what.format(limit)}"
                 findings.append(Finding("crowded-image", record["file_name"], message))
     return findings
 
@@ -157,6 +160,8 @@ def _unlisted(checked: CheckedData) -> list[Finding]:
         files = list_files(folder, IMAGE_SUFFIXES)
         unlisted = [path for path in files if path not in listed]
         if unlisted:
-            message = f"{len(unlisted)} of {len(files)} image files are in no json, for example {unlisted[0]}"
+            message = (
+                f"{len(unlisted)} of {count_of(len(files), 'image file')} not in any json, for example {unlisted[0]}"
+            )
             findings.append(Finding("unlisted-file", folder, message))
     return findings

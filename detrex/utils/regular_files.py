@@ -7,7 +7,7 @@ import os
 import stat
 from typing import IO, Any
 
-__all__ = ["NotRegularFileError", "is_machine_fault", "open_regular"]
+__all__ = ["NotRegularFileError", "is_machine_fault", "open_regular", "raise_machine_fault"]
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -64,6 +64,17 @@ def is_machine_fault(error: BaseException | None) -> bool:
                 return True
         error = error.__cause__
     return False
+
+
+def raise_machine_fault(error: BaseException, path: str | os.PathLike[str]) -> None:
+    """Raise an error again if it is the machine's fault, naming the path; return if it is the file's."""
+    if not is_machine_fault(error):
+        return
+    if isinstance(error, MemoryError):
+        raise MemoryError(f"{os.fspath(path)}: not enough memory to read it") from error
+    if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+    raise error
 
 
 def _open(path: str, flags: int) -> int:

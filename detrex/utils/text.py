@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import reprlib
+import unicodedata
 from typing import Any
 
 __all__ = ["count_of", "printable", "short"]
 
+_JOINERS = "\u200c\u200d"
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 120
 _REPR.maxlevel, _REPR.maxlist, _REPR.maxdict, _REPR.maxlong = 2, 6, 4, 30
@@ -37,5 +39,12 @@ def short(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """Text without characters that a terminal obeys or that UTF-8 cannot hold: those are shown as escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """Text without characters that a terminal obeys or that UTF-8 cannot hold: those are shown as escapes.
+
+    Spaces of all widths stay, and so do the joiners that several scripts are written with.
+    """
+    return text if text.isprintable() else "".join(c if _is_printable(c) else ascii(c)[1:-1] for c in text)
+
+
+def _is_printable(character: str) -> bool:
+    return character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"

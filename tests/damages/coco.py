@@ -17,9 +17,9 @@ def json_cut_off(root):
 
 
 @damage("coco", "unreadable-annotations", "cannot be read as json")
-def json_in_utf16(root):
+def json_in_latin1(root):
     path = root / "annotations" / "instances_val.json"
-    path.write_text(path.read_text(), encoding="utf-16")
+    path.write_text(path.read_text().replace("bird", "b\u00e4r"), encoding="latin-1")
 
 
 @damage("coco", "unreadable-annotations", "cannot be read as json")
@@ -72,9 +72,9 @@ def class_id_twice(root):
     edit_json(root, lambda c: c["categories"][2].update(id=2))
 
 
-@damage("coco", "bad-classes", "'1' is not an integer")
-def class_id_as_text(root):
-    edit_json(root, lambda c: c["categories"][0].update(id="1"))
+@damage("coco", "bad-classes", "'one' is not an integer")
+def class_id_in_words(root):
+    edit_json(root, lambda c: c["categories"][0].update(id="one"))
 
 
 @damage("coco", "bad-classes", "has no name")
@@ -108,7 +108,7 @@ def class_spelt_twice(root):
         edit_json(root, lambda c: c["categories"].append({"id": 9, "name": "Bird "}), split)
 
 
-@damage("coco", "unused-class", r"'$\\frac{\x1b[31m'")
+@damage("coco", "unprintable-name", r"is kept as $\frac{\x1b[31m")
 def class_name_that_terminals_and_plots_obey(root):
     for split in ("train", "val"):
         edit_json(root, lambda c: c["categories"].append({"id": 9, "name": "$\\frac{\x1b[31m"}), split)
@@ -122,9 +122,9 @@ def image_id_twice(root):
     edit_json(root, lambda c: c["images"][1].update(id=1))
 
 
-@damage("coco", "bad-image-record", "id '1' is not an integer")
-def image_id_as_text(root):
-    edit_json(root, lambda c: c["images"][0].update(id="1"))
+@damage("coco", "bad-image-record", "id 'one' is not an integer")
+def image_id_in_words(root):
+    edit_json(root, lambda c: c["images"][0].update(id="one"))
 
 
 @damage("coco", "bad-image-record", "is not an integer of 64 bits")
@@ -138,8 +138,8 @@ def image_without_name(root):
 
 
 @damage("coco", "bad-image-record", "(None, 80) are not positive")
-def image_without_height(root):
-    edit_json(root, lambda c: c["images"][0].pop("height"))
+def image_with_an_empty_height(root):
+    edit_json(root, lambda c: c["images"][0].update(height=None))
 
 
 @damage("coco", "bad-image-record", "(-60, 80) are not positive")
@@ -219,9 +219,33 @@ def training_json_as_val_json(root):
     (root / "annotations" / "instances_val.json").write_text(source.read_text())
 
 
-@damage("coco", "unlisted-file", "1 of 10 image files are in no json")
+@damage("coco", "unlisted-file", "1 of 10 image files not in any json")
 def image_in_no_json(root):
     Image.new("RGB", (8, 8)).save(root / "images" / "new.png")
+
+
+@damage("coco", "missing-fields", "no size of 1 of 6 images, for example 'p0.png'")
+def image_without_size(root):
+    edit_json(root, lambda c: [c["images"][0].pop(side) for side in ("width", "height")])
+
+
+@damage("coco", "unprintable-name", "the file name 'p0\\n.png'")
+def image_name_of_two_lines(root):
+    (root / "images" / "p0.png").rename(root / "images" / "p0\n.png")
+    edit_json(root, lambda c: c["images"][0].update(file_name="p0\n.png"))
+
+
+@damage("coco", "extreme-shape", "3 x 300 pixels")
+def image_like_a_thread(root):
+    Image.new("RGB", (3, 300)).save(root / "images" / "p0.png")
+
+    def change(content):
+        content["images"][0].update(width=3, height=300)
+        for a in content["annotations"]:
+            if a["image_id"] == 1:
+                a["bbox"] = [0, a["bbox"][1], 3, a["bbox"][3]]
+
+    edit_json(root, change)
 
 
 # COCO: annotations
@@ -265,6 +289,54 @@ def annotation_without_box(root):
 @damage("coco", "malformed-box", "is not [x, y, width, height]")
 def box_of_a_300_digit_number(root):
     edit_json(root, lambda c: c["annotations"][0].update(bbox=[10**300, 2, 3, 4]))
+
+
+@damage("coco", "number-as-text", "ids or sizes as text or as 640.0")
+def numbers_as_text(root):
+    def change(content):
+        for image in content["images"]:
+            image.update(id=str(image["id"]), width=float(image["width"]), height=f"{image['height']}.0")
+        for a in content["annotations"]:
+            a.update(image_id=str(a["image_id"]), category_id=float(a["category_id"]))
+
+    edit_json(root, change)
+
+
+@damage("coco", "bad-crowd-flag", "iscrowd 'maybe' is neither 0 nor 1")
+def crowd_flag_of_another_word(root):
+    edit_json(root, lambda c: c["annotations"][0].update(iscrowd="maybe"))
+
+
+@damage("coco", "missing-fields", "missing crowd flags")
+def crowd_flags_as_text(root):
+    edit_json(root, lambda c: [a.update(iscrowd=("0", "false", "False", "0.0", "")[i % 5])
+                               for i, a in enumerate(c["annotations"])])  # fmt: skip
+
+
+@damage("coco", "empty-split", "all boxes are crowds (iscrowd 1)")
+def every_box_a_crowd(root):
+    edit_json(root, lambda c: [a.update(iscrowd="1") for a in c["annotations"]], "val")
+
+
+@damage("coco", "missing-fields", "negative areas")
+def area_below_zero(root):
+    edit_json(root, lambda c: [a.update(area=-1) for a in c["annotations"]], "val")
+
+
+@damage("coco", "polygon-label", "polygons without boxes")
+def segmentation_without_box(root):
+    def change(content):
+        for a in content["annotations"]:
+            x, y, w, h = a.pop("bbox")
+            a["segmentation"] = [[x, y, x + w, y, x + w, y + h], [x, y + h, x + w, y, x, y]]
+
+    edit_json(root, change)
+
+
+@damage("coco", "malformed-box", "bbox None")
+def segmentation_of_run_lengths_without_box(root):
+    rle = {"size": [HEIGHT, WIDTH], "counts": "abc"}
+    edit_json(root, lambda c: [c["annotations"][0].pop("bbox"), c["annotations"][0].update(segmentation=rle)])
 
 
 @damage("coco", "box-without-area", "zero or negative size")

@@ -110,7 +110,7 @@ def test_never_trained_on_silently_wrong(broken, tmp_path):
     good, mapper = good_boxes(), DetrDatasetMapper(augmentation=[], is_train=True)
     noticed = False
     for record in [r for split in ("train", "val") for r in DatasetCatalog.get(f"custom_{split}")]:
-        stem = Path(record["file_name"]).stem
+        stem = Path(record["file_name"]).stem.strip()
         sample = map_image(mapper, record)
         if isinstance(sample, str):
             assert stem in sample

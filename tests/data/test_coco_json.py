@@ -41,8 +41,8 @@ def _unknown_category(c):
 
 
 def _text_category(c):
-    c["annotations"][0]["category_id"] = "1"
-    return ["annotations[0]", "unknown category id '1'"]
+    c["annotations"][0]["category_id"] = "one"
+    return ["annotations[0]", "unknown category id 'one'"]
 
 
 def _true_is_not_one(c):
@@ -76,7 +76,7 @@ def _missing_file(c):
 
 
 def _no_size(c):
-    del c["images"][2]["width"]
+    c["images"][2]["width"] = None
     return ["images[2]", "image 3", "height, width = (60, None)"]
 
 
@@ -132,7 +132,7 @@ def test_many_problems_are_counted(content, folder, write):
     content["annotations"] *= 2
     with pytest.raises(DatasetError) as error:
         read_coco_json(write(content), folder)
-    assert "20 problem(s)" in str(error.value)
+    assert "20 problems" in str(error.value)
     assert "and 10 more" in str(error.value)
 
 

@@ -147,8 +147,8 @@ def test_settings_that_contradict_each_other(tmp_path):
     with pytest.raises(DatasetError, match=r"data\.root and dataloader\.data\.train_json are both set"):
         prepare_data(cfg)
     cfg = config(tmp_path / "data", tmp_path)
-    cfg.dataloader.data.format = "labelme"
-    with pytest.raises(DatasetError, match="give one of coco, yolo, voc"):
+    cfg.dataloader.data.format = "tfrecord"
+    with pytest.raises(DatasetError, match="give one of coco, yolo, voc, labelme"):
         prepare_data(cfg)
     (tmp_path / "export.zip").write_bytes(b"PK")
     with pytest.raises(DatasetError, match="is a file; unpack it"):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from detrex.utils import regular_files
-from detrex.utils.regular_files import NotRegularFileError, is_machine_fault, open_regular
+from detrex.utils.regular_files import NotRegularFileError, is_machine_fault, open_regular, raise_machine_fault
 
 
 @pytest.fixture
@@ -109,3 +109,13 @@ def test_a_decoder_s_error_is_the_file_s(tmp_path):
     with pytest.raises(OSError, match="truncated") as caught, Image.open(path) as image:
         image.load()
     assert not is_machine_fault(caught.value)
+
+
+def test_the_machine_s_faults_are_raised_with_the_file_s_name():
+    with pytest.raises(OSError, match=r"Input/output error: 'a\.png'") as caught:
+        raise_machine_fault(OSError(errno.EIO, "Input/output error"), "a.png")
+    assert caught.value.errno == errno.EIO
+    with pytest.raises(MemoryError, match=r"a\.png: not enough memory"):
+        raise_machine_fault(MemoryError(), "a.png")
+    raise_machine_fault(ValueError("bad header"), "a.png")
+    raise_machine_fault(FileNotFoundError(errno.ENOENT, "No such file", "a.png"), "a.png")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,10 +33,17 @@ def test_one_is_not_many(count, noun, text):
 @given(st.text(alphabet=st.characters()))
 def test_what_is_shown_can_be_shown(text):
     shown = printable(text)
-    assert shown.isprintable()
     shown.encode()
+    assert not {unicodedata.category(c) for c in shown} & {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
+    assert printable(shown) == shown
     if text.isprintable():
         assert shown == text
+
+
+def test_what_belongs_to_a_script_stays():
+    for name in ("赤い\u3000車", "क\u094d\u200dष", "e\u0301", "👩\u200d🚀", "red\u00a0cell"):
+        assert printable(name) == name
+    assert printable("\u202eevil\x1b[2J\ud800\n") == r"\u202eevil\x1b[2J\ud800\n"
 
 
 def test_values_are_shortened():

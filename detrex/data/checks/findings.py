@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from detrex.utils.text import printable
+from detrex.utils.text import count_of, printable
 
 MAX_REPORTED = 10
 
@@ -56,6 +56,7 @@ KINDS: dict[str, Kind] = {
     "unknown-image": Kind("error", "an annotation of an image that is not listed", BOX_OUT),
     "unknown-class": Kind("error", "an annotation of a class that is not defined", BOX_OUT),
     "malformed-box": Kind("error", "an annotation without the four numbers of a box", BOX_OUT),
+    "bad-crowd-flag": Kind("error", "an iscrowd that is neither 0 nor 1", BOX_OUT),
     # what training copes with
     "exif-rotation": Kind("warning", "an image that EXIF rotates; the boxes are taken to belong to the rotated view"),
     "name-mismatch": Kind("warning", "an xml that names another image than its own name does; its own counts"),
@@ -66,10 +67,13 @@ KINDS: dict[str, Kind] = {
     "duplicate-box": Kind("warning", "the same box and class twice on an image; trained on once", "one is kept"),
     "conflicting-box": Kind("warning", "the same box under two classes; trained on as both"),
     "bad-annotation-id": Kind("warning", "annotation ids that repeat or are not positive; renumbered", "renumbered"),
-    "missing-fields": Kind("warning", "annotations without area or crowd flag; filled in", "filled in"),
+    "missing-fields": Kind("warning", "areas, crowd flags or image sizes that are missing; filled in", "filled in"),
+    "number-as-text": Kind("warning", "ids or sizes written as text or as 640.0; read as integers", "integers"),
+    "unprintable-name": Kind("warning", "a name with control characters or lone surrogates; shown and kept as escapes"),
     "polygon-label": Kind("warning", "a polygon instead of a box; its bounding box is used", "its bounding box"),
     "duplicate-image": Kind("warning", "the same picture twice in one split; it counts twice", "one is kept"),
     "image-without-boxes": Kind("warning", "an image without boxes; trained on as background"),
+    "extreme-shape": Kind("warning", "an image so long and narrow that resizing leaves few pixels of its short side"),
     "crowded-image": Kind("warning", "more objects than the model has queries or the evaluation counts"),
     "unlisted-file": Kind("warning", "an image or label file that nothing refers to; not used", "left out"),
     "missing-split": Kind("warning", "a split that is named but not there; treated as if it were not named"),
@@ -130,7 +134,7 @@ def raise_errors(name: str, findings: Iterable[Finding]) -> None:
     errors = [f for f in findings if f.is_error]
     if not errors:
         return
-    lines = [f"{name}: {len(errors)} problem(s)", *(f"  {f}" for f in errors[:MAX_REPORTED])]
+    lines = [f"{name}: {count_of(len(errors), 'problem')}", *(f"  {f}" for f in errors[:MAX_REPORTED])]
     if len(errors) > MAX_REPORTED:
         lines.append(f"  ... and {len(errors) - MAX_REPORTED} more; tools/check_data.py lists all")
     raise DatasetError("\n".join(lines), errors)

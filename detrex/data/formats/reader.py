@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import os
+from collections.abc import Callable
 from typing import Any
 
 from omegaconf import DictConfig
 
 from detrex.data.checks.findings import DatasetError
+from detrex.data.checks.paths import list_folder
+from detrex.utils.regular_files import raise_machine_fault
 
-from .coco_folder import find_jsons, read_coco_folder
-from .coco_json import load_content
-from .source import DataSource, SplitSource
+from .coco_folder import find_jsons, read_coco_files, read_coco_folder
+from .labelme import find_labelme, read_labelme
+from .source import DataSource
 from .split import split_off_val
 from .voc import find_xml_folders, read_voc
-from .yolo import find_yaml, read_yolo
+from .yolo import find_names, find_yaml, has_labels, read_yolo
 
-FORMATS = ("coco", "yolo", "voc")
+READERS: dict[str, Callable[..., DataSource]] = {
+    "yolo": read_yolo,
+    "coco": read_coco_folder,
+    "voc": read_voc,
+    "labelme": read_labelme,
+}
+# What describes a data set beyond doubt, then what may also lie beside another format's files.
+FINDERS: tuple[dict[str, Callable[[str], Any]], ...] = (
+    {"yolo": find_yaml, "coco": find_jsons, "voc": find_xml_folders},
+    {"yolo": find_names, "labelme": find_labelme},
+)
+FORMATS = ("coco", "yolo", "voc", "labelme")
+# Files of formats that are not read -> what to do
+FOREIGN = {
+    "samples.json": "FiftyOne's own format: export it with dataset_type=fiftyone.types.COCODetectionDataset",
+    "_annotations.createml.json": 'CreateML: export it as "COCO"',
+    "*.csv": 'a table of boxes: export the data set as "COCO"',
+    "*.tfrecord": 'TFRecord: export the data set as "COCO"',
+    "*.parquet": 'Parquet: export the data set as "COCO"',
+    "*.sqlite*": 'a data base: export the data set as "COCO"',
+}
 PATH_KEYS = ("image_root", "train_json", "val_json")
 
 
@@ -60,7 +84,7 @@ def open_folder(root: str, *, format: str | None = None, allow_outside: bool = F
 
     Args:
         root: the folder.
-        format: "coco", "yolo" or "voc"; None recognises it.
+        format: one of ``FORMATS``; None recognises it.
         allow_outside: whether paths in annotation files may leave ``root``.
 
     Raises:
@@ -72,18 +96,22 @@ def open_folder(root: str, *, format: str | None = None, allow_outside: bool = F
         raise DatasetError.of("unknown-format", root, what)
     if format is not None and format not in FORMATS:
         raise DatasetError(f"dataloader.data.format={format!r}; give one of {', '.join(FORMATS)}, or nothing")
-    found: dict[str, Any] = {"yolo": find_yaml(root), "coco": find_jsons(root), "voc": find_xml_folders(root)}
-    formats = [name for name in FORMATS if found[name] and format in (None, name)]
-    if len(formats) != 1:
-        raise DatasetError.of("unknown-format", root, _not_recognised(root, formats))
-    match formats[0]:
-        case "coco":
-            source = read_coco_folder(root, found["coco"], allow_outside=allow_outside)
-        case "yolo":
-            source = read_yolo(root, found["yolo"], allow_outside=allow_outside)
-        case _:
-            source = read_voc(root, found["voc"], allow_outside=allow_outside)
-    return source
+    try:
+        return _read_folder(root, format, allow_outside)
+    except OSError as e:  # a folder that cannot be listed
+        raise_machine_fault(e, root)
+        raise DatasetError.of("unreadable-annotations", str(e.filename or root), f"cannot be read: {e}") from e
+
+
+def _read_folder(root: str, format: str | None, allow_outside: bool) -> DataSource:
+    for finders in FINDERS:
+        found = {name: f for name, find in finders.items() if format in (None, name) and (f := find(root))}
+        if found:
+            break
+    if len(found) != 1:
+        raise DatasetError.of("unknown-format", root, _not_recognised(root, list(found)))
+    ((name, where),) = found.items()
+    return READERS[name](root, where, allow_outside=allow_outside)
 
 
 def _open_jsons(node: DictConfig, *, train: bool) -> DataSource:
@@ -92,11 +120,8 @@ def _open_jsons(node: DictConfig, *, train: bool) -> DataSource:
     splits = {"train": (_path(node, "train_json"), image_root)} if train else {}
     splits["val"] = (val_json, val_root)
     allow_outside = bool(node.get("allow_outside"))
-    sources = {
-        name: SplitSource(path, root, None if allow_outside else root, load_content(path), is_coco_file=True)
-        for name, (path, root) in splits.items()
-    }
-    return DataSource(os.path.abspath(image_root), "COCO json", sources)
+    files = {name: (path, [root], None if allow_outside else root) for name, (path, root) in splits.items()}
+    return read_coco_files(os.path.abspath(image_root), files)
 
 
 def _path(node: DictConfig, key: str) -> str:
@@ -112,13 +137,23 @@ def _path(node: DictConfig, key: str) -> str:
 def _not_recognised(root: str, formats: list[str]) -> str:
     if formats:
         return f"holds {' and '.join(formats)} annotations; choose with dataloader.data.format={formats[0]}"
-    inner = [
-        entry.path
-        for entry in sorted(os.scandir(root), key=lambda e: e.name)
-        if entry.is_dir() and (find_yaml(entry.path) or find_jsons(entry.path) or find_xml_folders(entry.path))
-    ]
-    hint = f"; did you mean {inner[0]}?" if inner else ""
+    folders = [os.path.join(root, name) for name in list_folder(root) if os.path.isdir(os.path.join(root, name))]
+    inner = [folder for folder in folders if any(find(folder) for finders in FINDERS for find in finders.values())]
+    if inner:
+        hint = f"; did you mean {inner[0]}?"
+    elif foreign := _foreign([root, *folders]):
+        hint = f". This may be {foreign}"
+    elif has_labels(root):
+        hint = ". This may be YOLO without class names: write them into data.yaml, or one a line into classes.txt"
+    else:
+        hint = ""
     return (
         "no data set recognised: looked for COCO (annotations/*.json, train/_annotations.coco.json, *.json), YOLO "
-        f"(data.yaml) and Pascal VOC (Annotations/*.xml, train/*.xml, *.xml){hint}"
+        "(data.yaml, obj.data, classes.txt), Pascal VOC (Annotations/*.xml, train/*.xml, *.xml) and labelme "
+        f"(*.json){hint}"
     )
+
+
+def _foreign(folders: list[str]) -> str | None:
+    names = [name.lower() for folder in folders for name in list_folder(folder)]
+    return next((text for pattern, text in FOREIGN.items() if fnmatch.filter(names, pattern)), None)

@@ -10,7 +10,7 @@ from typing import Any
 from detrex.data.checks.findings import Finding
 from detrex.data.checks.images import ImageFault, read_headers
 
-from .coco_records import FILE_FACTS, WHERE
+from .coco_json import FILE_FACTS, WHERE
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -40,7 +40,7 @@ class DataSource:
 
     Attributes:
         root: its folder; of one that is given by its files, that of the training images.
-        format: "COCO json", "YOLO" or "Pascal VOC xml".
+        format: "COCO json", "YOLO", "Pascal VOC xml" or "labelme json".
         splits: "train", "val" and "test" -> content; those that there are.
         findings: what the reader could not convert.
         notes: decisions of the reader that a person should know, as sentences.

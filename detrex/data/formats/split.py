@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from detrex.data.checks.findings import DatasetError
+from detrex.utils.regular_files import open_regular, raise_machine_fault
+from detrex.utils.text import count_of
 
 from .source import SplitSource
 
@@ -44,7 +46,7 @@ def split_off_val(train: SplitSource, *, fraction: float, seed: int) -> tuple[Sp
             break
         chosen |= {i for i in ranks if ranks[i] == rank}
     if not chosen or len(chosen) == len(images):
-        message = f"{len(images)} image(s) of {len(set(ranks.values()))} different files cannot be divided"
+        message = f"{count_of(len(images), 'image')} of {len(set(ranks.values()))} different files cannot be divided"
         raise DatasetError.of("empty-split", train.file, f"{message}; add images or a validation split")
     parts = [_part(train, chosen, inside=inside) for inside in (False, True)]
     record = {
@@ -65,8 +67,8 @@ def identical_files(paths: dict[str, str]) -> dict[str, str]:
         first[name] = name
         try:
             by_length[os.path.getsize(paths[name])].append(name)
-        except (OSError, ValueError):  # reported where the records are checked
-            continue
+        except (OSError, ValueError) as e:
+            raise_machine_fault(e, paths[name])
     for names in by_length.values():
         seen: dict[bytes, str] = {}
         for name in names if len(names) > 1 else ():
@@ -76,13 +78,14 @@ def identical_files(paths: dict[str, str]) -> dict[str, str]:
 
 def _digest(path: str) -> bytes:
     try:
-        with open(path, "rb") as f:
+        with open_regular(path) as f:
             digest = hashlib.sha256()
             while block := f.read(1 << 20):
                 digest.update(block)
             return digest.digest()
-    except OSError as e:
-        return str(e).encode()
+    except OSError as e:  # reported where the records are checked
+        raise_machine_fault(e, path)
+        return os.fsencode(path)
 
 
 def _part(train: SplitSource, chosen: Iterable[int], *, inside: bool) -> SplitSource:

@@ -1,4 +1,8 @@
-"""Reading YOLO data sets: a data.yaml and one text file of ``class x_centre y_centre width height`` per image."""
+"""Reading YOLO data sets: class names, images, and one text file of ``class x_centre y_centre width height`` per image.
+
+Described by a data.yaml (Ultralytics, Roboflow, FiftyOne), by darknet's obj.data or obj.names (CVAT), or by a
+classes.txt (Label Studio, labelImg).
+"""
 
 from __future__ import annotations
 
@@ -10,48 +14,80 @@ import yaml
 
 from detrex.data.checks.findings import DatasetError, Finding
 from detrex.data.checks.images import IMAGE_SUFFIXES
-from detrex.data.checks.paths import FileListing, is_inside, list_files
-from detrex.utils.text import short
+from detrex.data.checks.paths import (
+    FileListing,
+    is_inside,
+    list_files,
+    list_folder,
+    read_lines,
+    read_text,
+    rewritings,
+    same_name,
+)
+from detrex.utils.text import count_of, short
 
-from .coco_records import WHERE
+from .coco_json import WHERE, as_int
 from .source import SPLIT_NAMES, DataSource, SplitSource, annotation_entry, image_entries
 
 YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
-NOT_LABELS = frozenset({"classes.txt", "README.txt", "README.roboflow.txt", "README.dataset.txt"})
+NAMES_FILES = ("obj.data", "obj.names", "classes.txt", "labels/classes.txt")
+IMAGE_LISTS = ("images.txt", "images", "data", "")  # of a data set without splits; FiftyOne, Label Studio, labelImg
+NOT_LABELS = ("classes.txt", "labels.txt", "images.txt", "readme.txt", "readme.roboflow.txt", "readme.dataset.txt")
 MIN_LABELS = 5  # fewer do not show a convention
+SLACK = 0.01  # of the image's side, that a keypoint may lie outside its box
 
 
 def find_yaml(root: str) -> str | None:
     """The file that describes a YOLO data set: data.yaml, dataset.yaml, or the only yaml with class names."""
-    names = sorted(n for n in os.listdir(root) if n.endswith((".yaml", ".yml")))
+    names = list_folder(root, (".yaml", ".yml"))
     for name in YAML_NAMES:
-        if name in names:
-            return os.path.join(root, name)
+        if found := next((n for n in names if n.lower() == name), None):
+            return os.path.join(root, found)
     with_names = [path for n in names if _has_names(path := os.path.join(root, n))]
     return with_names[0] if len(with_names) == 1 else None
 
 
-def read_yolo(root: str, yaml_file: str, *, allow_outside: bool) -> DataSource:
-    """Read the splits that a data.yaml names.
+def find_names(root: str) -> str | None:
+    """The file with the class names of a YOLO data set without a yaml, if it has labels."""
+    found = next((p for n in NAMES_FILES if os.path.lexists(p := os.path.join(root, n))), None)
+    return found if found and has_labels(root) else None
+
+
+def has_labels(root: str) -> bool:
+    """Whether there are text files that may be labels."""
+    return any(_is_label(os.path.basename(path)) for path in list_files(root, frozenset({".txt"})))
+
+
+def read_yolo(root: str, description_file: str, *, allow_outside: bool) -> DataSource:
+    """Read the splits that a description names.
 
     Args:
         root: folder of the data set.
-        yaml_file: its description.
+        description_file: of ``find_yaml`` or ``find_names``.
         allow_outside: whether paths may leave ``root``.
 
     Raises:
-        DatasetError: the yaml cannot be read, names no classes, or its training images are not there.
+        DatasetError: the description cannot be read, names no classes, or its training images are not there.
     """
-    description = _load_yaml(yaml_file)
-    names = _class_names(description, yaml_file)
-    reader = _Reader(root, yaml_file, description, names, allow_outside)
+    if description_file.lower().endswith((".yaml", ".yml")):
+        description = _load_yaml(description_file)
+    else:
+        description = _load_names(root, description_file)
+    names = _class_names(description, description_file)
+    reader = _Reader(root, description_file, description, names, allow_outside)
     for key, split in SPLIT_NAMES.items():
         if split not in reader.splits:
             reader.read_split(key, split)
     if not reader.splits:
-        message = f"train: {short(description.get('train'))} leads to no images"
-        raise DatasetError.of("empty-split", yaml_file, message)
-    return DataSource(root, "YOLO", reader.splits, tuple(reader.findings))
+        findings = "".join(f"; {f.where}: {f.message}" for f in reader.findings[:3])
+        message = f"train: {short(description.get('train'))} leads to no images{findings}"
+        raise DatasetError.of("empty-split", description_file, message)
+    notes = (f"keypoints (kpt_shape {reader.kpt_shape}) are left out, the boxes are read",) if reader.kpt_shape else ()
+    return DataSource(root, "YOLO", reader.splits, tuple(reader.findings), notes)
+
+
+def _is_label(name: str) -> bool:
+    return name.lower().endswith(".txt") and name.lower() not in NOT_LABELS
 
 
 def _has_names(path: str) -> bool:
@@ -62,15 +98,43 @@ def _has_names(path: str) -> bool:
 
 
 def _load_yaml(path: str) -> dict[str, Any]:
+    text = read_text(path, "yaml")
     try:
-        with open(path, encoding="utf-8-sig") as f:
-            content = yaml.safe_load(f)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as e:
+        content = yaml.safe_load(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as e:
         message = f"cannot be read as yaml: {' '.join(str(e).split())}"
         raise DatasetError.of("unreadable-annotations", path, message) from e
     if not isinstance(content, dict):
         raise DatasetError.of("unreadable-annotations", path, "is no mapping with names, train and val")
     return content
+
+
+def _load_names(root: str, path: str) -> dict[str, Any]:
+    """What a data.yaml would say, from darknet's obj.data or from a file with one class name a line."""
+    description: dict[str, Any] = {}
+    if path.endswith(".data"):
+        pairs = [line.partition("=") for line in read_lines(path)]
+        description = {key.strip().lower(): value.strip() for key, _, value in pairs if value.strip()}
+        for key, value in description.items():  # CVAT writes data/ before what lies in the data set's own folder
+            if not os.path.lexists(os.path.join(root, value)):
+                description[key] = os.path.basename(value)
+        if "classes" in description:
+            description["nc"] = as_int(description["classes"])
+        data_file, path = path, os.path.join(root, description.get("names", "obj.names"))
+        if not is_inside(path, root):
+            raise DatasetError.of("outside-root", data_file, f"names: {short(path)} is outside {root}")
+    names = read_lines(path)
+    while names and not names[-1]:
+        names.pop()
+    description["names"] = names
+    if not any(key in description for key in SPLIT_NAMES):
+        for key in SPLIT_NAMES:
+            places = (f"{key}.txt", f"images/{key}", f"{key}/images", key)
+            if found := next((p for p in places if os.path.exists(os.path.join(root, p))), None):
+                description[key] = found
+    if not any(key in description for key in SPLIT_NAMES):
+        description["train"] = next(p for p in IMAGE_LISTS if os.path.exists(os.path.join(root, p))) or "."
+    return description
 
 
 def _class_names(description: dict[str, Any], path: str) -> list[str]:
@@ -97,7 +161,9 @@ class _Reader:
         self.allow_outside = allow_outside
         self.splits: dict[str, SplitSource] = {}
         self.findings: list[Finding] = []
+        self.kpt_shape = _kpt_shape(description, yaml_file)
         self._listing = FileListing()
+        self._lists: set[str] = set()
 
     def read_split(self, key: str, split: str) -> None:
         """Read what the yaml names under ``key``, if anything, as a split."""
@@ -109,10 +175,12 @@ class _Reader:
             files += self._files(entry, key, split)
         if not files:
             return
-        images = image_entries(sorted(dict.fromkeys(files)), self.root, split, self.findings)
-        labels = {path: self._label_file(path) for path in images}
+        files = sorted(dict.fromkeys(files))
+        images = image_entries(files, self.root, split, self.findings)
+        places = {path: self._label_places(path) for path in files}
+        labels = {path: next(filter(None, map(self._listing.find, places[path])), None) for path in files}
         annotations = self._annotations(images, labels, split)
-        self._report_unlisted(labels, split)
+        self._report_unlisted(places, set(labels.values()), split)
         content = {"images": list(images.values()), "annotations": annotations, "categories": self.categories}
         self.splits[split] = SplitSource(self.yaml_file, self.root, None if self.allow_outside else self.root, content)
 
@@ -125,24 +193,29 @@ class _Reader:
             return []
         if os.path.isdir(path):
             return list_files(path, IMAGE_SUFFIXES)
-        try:
-            with open(path, encoding="utf-8-sig") as f:
-                lines = [line.strip() for line in f]
-        except (OSError, ValueError) as e:
-            raise DatasetError.of("unreadable-annotations", path, f"cannot be read as a list of images: {e}") from e
-        return self._listed_files(path, [line for line in lines if line], split)
+        if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:
+            return [path]
+        self._lists.add(path)
+        return self._listed_files(path, split)
 
-    def _listed_files(self, list_file: str, lines: list[str], split: str) -> list[str]:
+    def _listed_files(self, list_file: str, split: str) -> list[str]:
+        lines = {i: line for i, line in enumerate(read_lines(list_file), 1) if line}
+        bases = (self._base(), os.path.dirname(list_file), self.root)
+        for rewrite in rewritings(list(lines.values())):
+            places = {i: [os.path.normpath(os.path.join(b, rewrite(line))) for b in bases] for i, line in lines.items()}
+            found = {i: next((f for p in paths if (f := self._listing.find(p))), None) for i, paths in places.items()}
+            if any(path and self._permitted(path) for path in found.values()):
+                break
+        else:
+            found = {i: os.path.normpath(os.path.join(bases[0], line)) for i, line in lines.items()}
         files = []
-        for number, line in enumerate(lines, 1):
+        for number, line in lines.items():
             where = f"{os.path.relpath(list_file, self.root)}:{number}"
-            bases = (self._base(), os.path.dirname(list_file), self.root)
-            candidates = [os.path.normpath(os.path.join(base, line)) for base in bases]
-            path = next((c for c in candidates if self._listing.has(c)), candidates[0])
+            path = found[number] or places[number][0]
             if not self._permitted(path):
                 message = f"{short(line)} is outside {self.root}; dataloader.data.allow_outside=True permits it"
                 self.findings.append(Finding("outside-root", where, message, split))
-            elif not self._listing.has(path):
+            elif not self._listing.find(path):
                 self.findings.append(Finding("missing-image", where, f"no file {path}", split))
             else:
                 files.append(path)
@@ -171,71 +244,137 @@ class _Reader:
     def _permitted(self, path: str) -> bool:
         return self.allow_outside or is_inside(path, self.root)
 
-    def _label_file(self, image: str) -> str | None:
-        """In "labels" in the place of the path's last "images", or else beside the image; None if neither is there."""
+    def _label_places(self, image: str) -> list[str]:
+        """In "labels" in the place of the path's last "images", and beside the image."""
         stem = os.path.splitext(image)[0]
         parts = stem.split(os.sep)
-        candidates = [stem + ".txt"]
+        places = [stem + ".txt"]
         if "images" in parts[:-1]:
             last = len(parts) - 2 - parts[-2::-1].index("images")
-            candidates.insert(0, os.sep.join([*parts[:last], "labels", *parts[last + 1 :]]) + ".txt")
-        return next((c for c in candidates if self._listing.has(c)), None)
+            places.insert(0, os.sep.join([*parts[:last], "labels", *parts[last + 1 :]]) + ".txt")
+        return places
 
     def _annotations(self, images: dict[str, dict], labels: dict[str, str | None], split: str) -> list[dict[str, Any]]:
         annotations: list[dict[str, Any]] = []
-        values = []
+        values, polygons = [], []
         for path, image in images.items():
-            label = labels[path]
-            if label is None:
+            if labels[path] is None:
                 continue
-            for where, class_id, box in self._read_labels(label, split):
+            for where, class_id, numbers in self._read_labels(labels[path], split):
+                if len(numbers) > 4:
+                    polygons.append(numbers)
+                x, y, w, h = box = numbers if len(numbers) == 4 else _bounding_box(numbers)
                 values.append(box)
-                x, y, w, h = box
                 xywh = [(x - w / 2) * image["width"], (y - h / 2) * image["height"]]
                 xywh += [w * image["width"], h * image["height"]]
                 annotations.append(annotation_entry(image["id"], class_id, xywh, where, len(annotations) + 1))
-        if problem := _wrong_convention(values):
+        if len(polygons) >= MIN_LABELS and 2 * sum(map(_looks_like_keypoints, polygons)) > len(polygons):
+            message = f"most lines are boxes with keypoints inside; state kpt_shape in {self.yaml_file}"
+            self.findings.append(Finding("wrong-convention", "labels", message, split))
+        elif problem := _wrong_convention(values):
             self.findings.append(Finding("wrong-convention", "labels", problem, split))
         return annotations
 
     def _read_labels(self, path: str, split: str) -> list[tuple[str, int, list[float]]]:
-        """(place, class id, [x centre, y centre, width, height]) of each line."""
+        """(place, class id, [x centre, y centre, width, height] or the points of a polygon) of each line."""
         name = os.path.relpath(path, self.root)
         try:
-            with open(path, encoding="utf-8-sig") as f:
-                lines = f.read().splitlines()
-        except (OSError, ValueError) as e:
-            self.findings.append(Finding("unreadable-annotations", name, f"cannot be read as text: {e}", split))
+            lines = read_lines(path)
+        except DatasetError as e:
+            self.findings += [Finding(f.kind, name, f.message, split) for f in e.findings]
             return []
         labels = []
         for number, line in enumerate(lines, 1):
-            where, columns = f"{name}:{number}", line.split()
-            if not columns:
+            where = f"{name}:{number}"
+            if not line:
                 continue
-            try:
-                if "_" in line:  # Python reads 1_0 as 10
-                    raise ValueError
-                class_id, numbers = int(columns[0]), [float(c) for c in columns[1:]]
-            except ValueError:
-                class_id, numbers = 0, []
-            if len(numbers) >= 6 and len(numbers) % 2 == 0:
-                self.findings.append(Finding("polygon-label", where, f"{len(numbers) // 2} points", split))
-                labels.append((where, class_id, _bounding_box(numbers)))
-            elif len(numbers) == 4:
-                labels.append((where, class_id, numbers))
-            else:
-                message = f"{short(line)} is not: class x_centre y_centre width height"
-                self.findings.append(Finding("malformed-box", where, message, split))
+            class_id, numbers = _numbers(line)
+            if self.kpt_shape and len(numbers) == 4 + self.kpt_shape[0] * self.kpt_shape[1]:
+                numbers = numbers[:4]
+            problem = self._line_problem(class_id, numbers)
+            if problem:
+                self.findings.append(Finding("malformed-box", where, f"{short(line)} {problem}", split))
+                continue
+            if len(numbers) > 4:
+                message = count_of(len(numbers) // 2, "point")
+                self.findings.append(Finding("polygon-label", where, message, split))
+            labels.append((where, class_id, numbers))
         return labels
 
-    def _report_unlisted(self, labels: dict[str, str | None], split: str) -> None:
-        used = set(labels.values())
-        for folder in sorted({os.path.dirname(path) for path in used if path}):
-            for name in sorted(os.listdir(folder)):
-                path = os.path.join(folder, name)
-                if name.endswith(".txt") and name not in NOT_LABELS and path not in used:
-                    message = "a label file without an image"
-                    self.findings.append(Finding("unlisted-file", os.path.relpath(path, self.root), message, split))
+    def _line_problem(self, class_id: int | None, numbers: list[float]) -> str | None:
+        """Why a line is neither a box nor a polygon."""
+        if class_id is not None and len(numbers) == 4:
+            return None
+        if class_id is None or len(numbers) < 6:
+            return "is not: class x_centre y_centre width height"
+        if self.kpt_shape:
+            return f"has {count_of(len(numbers), 'number')} after the class; kpt_shape {self.kpt_shape} has 4 or more"
+        if len(numbers) % 2 or not all(-0.5 <= v <= 1.5 for v in numbers if math.isfinite(v)):
+            return "is neither a box nor a polygon of fractions; for keypoints, state kpt_shape in data.yaml"
+        return None
+
+    def _report_unlisted(self, places: dict[str, list[str]], used: set[str | None], split: str) -> None:
+        """Label files without an image, and images of a suffix that is not read, in the folders of labels."""
+        folders: dict[str, set[str]] = {}
+        for image, paths in places.items():
+            folder = next((f for f in map(os.path.dirname, paths) if os.path.isdir(f)), "")
+            folders.setdefault(folder, set()).add(os.path.dirname(image))
+        for folder, image_folders in sorted(folders.items()):
+            names = [name for name in list_folder(folder) if _is_label(name)]
+            paths = {os.path.join(folder, name) for name in names} - used - self._lists
+            others = {_stem(n): n for f in image_folders for n in list_folder(f) if paths and not _is_label(n)}
+            for path in sorted(paths):
+                stem, name = _stem(os.path.basename(path)), os.path.relpath(path, self.root)
+                if stem in others:
+                    message = f"its image {others[stem]} has a format that is not read; convert it to jpg or png"
+                    self.findings.append(Finding("unreadable-image", name, message, split))
+                else:
+                    self.findings.append(Finding("unlisted-file", name, "a label file without an image", split))
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(same_name(name))[0]
+
+
+def _kpt_shape(description: dict[str, Any], path: str) -> list[int] | None:
+    """[number of keypoints, numbers of each] that a data.yaml states."""
+    shape = description.get("kpt_shape")
+    if shape is None:
+        return None
+    if not isinstance(shape, list) or len(shape) != 2 or not all(type(v) is int for v in shape):
+        raise DatasetError.of("unreadable-annotations", path, f"kpt_shape {short(shape)} is no list like [17, 3]")
+    if shape[0] < 1 or shape[1] not in (2, 3):
+        message = f"kpt_shape {short(shape)}: a keypoint has 2 or 3 numbers, and there is at least one"
+        raise DatasetError.of("unreadable-annotations", path, message)
+    return shape
+
+
+def _numbers(line: str) -> tuple[int | None, list[float]]:
+    """Class id and the numbers after it; None and [] of a line that is something else."""
+    class_id, *columns = line.split()
+    try:
+        if "_" in line:  # Python reads 1_0 as 10
+            raise ValueError
+        return as_int(class_id), [float(column) for column in columns]
+    except ValueError:
+        return None, []
+
+
+def _looks_like_keypoints(numbers: list[float]) -> bool:
+    """Whether numbers are a box and keypoints in it rather than the points of a polygon."""
+    x, y, w, h = numbers[:4]
+
+    def outside(px: float, py: float) -> bool:
+        return abs(px - x) > w / 2 + SLACK or abs(py - y) > h / 2 + SLACK
+
+    for size in (3, 2):
+        points = [numbers[i : i + size] for i in range(4, len(numbers), size)]
+        if len(points[-1]) != size or (size == 3 and not all(p[2] in (0, 1, 2) for p in points)):
+            continue
+        labelled = [p for p in points if any(p[:2])]
+        if not any(outside(*p[:2]) for p in labelled) and (size == 3 or outside(w, h)):
+            return True
+    return False
 
 
 def _bounding_box(points: list[float]) -> list[float]:
