@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .dialects import detect_dialect, to_ours
 from .disk import cause_on_disk, is_archive, replace_file, verify_archive
 from .errors import CheckpointError
-from .files import read_checkpoint, resolve_checkpoint
+from .files import read_checkpoint, resolve_checkpoint, run_id_of
 from .matching import LoadReport, match_state
 from .sharded import is_spread, like, whole
 
@@ -37,6 +37,8 @@ class Checkpointer(DetectionCheckpointer):
         strict: whether parameters that are missing, superfluous or of another shape raise.
         reinit: regular expressions of names that may be missing or of another shape all the same.
         metadata: plain values saved with every checkpoint as ``"metadata"`` (class names).
+        run_id: of the run, saved with every checkpoint as ``"run_id"``; a run with an id does not resume from the
+            checkpoints of another.
         checkpointables: objects with ``state_dict``/``load_state_dict`` to save along, such as ``trainer``.
     """
 
@@ -48,10 +50,12 @@ class Checkpointer(DetectionCheckpointer):
         strict: bool = True,
         reinit: Sequence[str] = (),
         metadata: dict[str, Any] | None = None,
+        run_id: str = "",
         **checkpointables: Any,
     ):
         super().__init__(model, save_dir, **checkpointables)
         self.strict, self.reinit, self.metadata = strict, list(reinit), metadata
+        self.run_id = run_id
         self.report: LoadReport | None = None
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
@@ -85,7 +89,7 @@ class Checkpointer(DetectionCheckpointer):
         strict, reinit = self.strict, self.reinit
         self.strict, self.reinit = True, []  # a run resumes whole or not at all
         try:
-            return self.load(self.newest_sound())
+            return self.load(self.newest_valid())
         finally:
             self.strict, self.reinit = strict, reinit
 
@@ -93,7 +97,7 @@ class Checkpointer(DetectionCheckpointer):
         """Whether there is something to resume from, for all processes as the first one sees it."""
         return comm.all_gather(bool(self._newest_first()))[0]
 
-    def newest_sound(self) -> str:
+    def newest_valid(self) -> str:
         """The newest checkpoint of the run in ``save_dir`` that is not damaged; others are passed over with a message.
 
         Raises:
@@ -105,7 +109,7 @@ class Checkpointer(DetectionCheckpointer):
             self.logger.error("Passed over for an older checkpoint: %s", fault)
         if not found:
             listing = "\n  ".join(faults) or "there is none"
-            raise CheckpointError(f"no sound checkpoint to resume from in {self.save_dir}:\n  {listing}")
+            raise CheckpointError(f"no valid checkpoint to resume from in {self.save_dir}:\n  {listing}")
         return found
 
     def _look(self) -> tuple[str, list[str]]:
@@ -113,6 +117,9 @@ class Checkpointer(DetectionCheckpointer):
         for path in self._newest_first():
             try:
                 verify_archive(path)
+                other = run_id_of(path) if self.run_id else ""
+                if other not in ("", self.run_id):
+                    raise CheckpointError(f"checkpoint {path} is of another run: its run_id is {other!a}")
             except CheckpointError as e:
                 faults.append(str(e))
             else:
@@ -160,6 +167,8 @@ class Checkpointer(DetectionCheckpointer):
             return False
         if self.metadata is not None:
             data["metadata"] = self.metadata
+        if self.run_id:
+            data["run_id"] = self.run_id
         target = Path(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", target)
         try:

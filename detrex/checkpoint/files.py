@@ -21,7 +21,7 @@ from .errors import CheckpointError
 from .hub import HUB_PREFIX, INDEX_SUFFIX, download_from_hub, shards_of, weights_in_folder
 from .safe_types import ALLOWED_GLOBALS, NUMPY_GLOBALS
 
-__all__ = ["class_names", "files_of", "read_checkpoint", "resolve_checkpoint"]
+__all__ = ["class_names", "files_of", "read_checkpoint", "resolve_checkpoint", "run_id_of"]
 
 
 def resolve_checkpoint(path: str | os.PathLike) -> str:
@@ -101,6 +101,16 @@ def class_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...]:
         if isinstance(names, (list, tuple)):
             return tuple(map(str, names))
     return ()
+
+
+def run_id_of(filename: str | os.PathLike) -> str:
+    """Id of the run that wrote a checkpoint; "" if the file has none.
+
+    Raises:
+        CheckpointError: see :func:`read_checkpoint`.
+    """
+    run_id = read_checkpoint(os.fspath(filename)).get("run_id", "")
+    return run_id if isinstance(run_id, str) else ""
 
 
 def _wrap(data: Any, filename: str) -> dict[str, Any]:

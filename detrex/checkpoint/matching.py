@@ -8,15 +8,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from .errors import CheckpointError
 from .listing import listing
 
-__all__ = ["LoadReport", "match_state"]
+__all__ = ["LoadReport", "map_class_rows", "match_state"]
 
 # Old files lack these buffers; the config sets them.
 _FROM_CONFIG = re.compile(r"(^|\.)(pixel_mean|pixel_std)$")
 # What an ImageNet classifier has and a backbone does not.
 _CLASSIFIER = re.compile(r"(^|\.)((fc|head|classifier|linear)\.(weight|bias)|num_batches_tracked)$")
+_CLASS_ROWS = re.compile(r"(^|\.)class_embed(\.\d+)?\.(weight|bias)$")
+# Row 0 of this classifier is objectness, the others are not used.
+_OBJECTNESS = re.compile(r"(^|\.)proposals\.head\.class_embed\.(weight|bias)$")
 
 
 @dataclass(frozen=True)
@@ -148,3 +153,43 @@ def _storage(tensor: Tensor) -> tuple[int, int, tuple[int, ...]]:
 def _storages(scope: Mapping[str, Tensor], names: Mapping[str, Tensor]) -> set[tuple[int, int, tuple[int, ...]]]:
     """Where the parameters of ``names`` live: another name of the same parameter is loaded along with it."""
     return {_storage(scope[name]) for name in names if scope[name].data_ptr()}
+
+
+def map_class_rows(
+    state: Mapping[str, Tensor], model: nn.Module, old_names: Sequence[str], new_names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Move the rows of the classifiers in ``state`` to where the model has the classes of the same names.
+
+    The classifier of the proposals keeps its row 0, which is objectness.
+
+    Args:
+        state: tensors under our names. model: with the classes ``new_names``; it is not changed.
+        old_names: of the rows in ``state``. new_names: of the rows in the model.
+
+    Returns:
+        All of ``state``; a row whose class ``old_names`` lacks, or has twice, is as the model has it now.
+
+    Raises:
+        CheckpointError: a classifier has another number of rows than there are names.
+    """
+    own, result = model.state_dict(), dict(state)
+    position = {name: i for i, name in enumerate(old_names) if list(old_names).count(name) == 1}
+    shared = [(position[name], i) for i, name in enumerate(new_names) if name in position]
+    for name, value in state.items():
+        if name not in own or not _CLASS_ROWS.search(name):
+            continue
+        current = own[name].full_tensor() if isinstance(own[name], DTensor) else own[name]
+        rows = current.detach().to(value.device, value.dtype, copy=True)
+        if _OBJECTNESS.search(name):
+            rows[:1] = value[:1]
+        elif (len(value), len(rows)) != (len(old_names), len(new_names)) or value.shape[1:] != rows.shape[1:]:
+            raise CheckpointError(
+                f"{name}: {list(value.shape)} in the file and {list(rows.shape)} in the model do not fit "
+                f"{len(old_names)} class names of the file and {len(new_names)} of the model: set "
+                "train.checkpoint.reinit=[class_embed]"
+            )
+        else:
+            for old, new in shared:
+                rows[new] = value[old]
+        result[name] = rows
+    return result

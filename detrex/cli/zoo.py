@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlparse
 
-from detrex.checkpoint import CheckpointError
-from detrex.checkpoint.disk import replace_file
+from detrex.checkpoint import CheckpointError, replace_file
 from detrex.checkpoint.files import files_of, resolve_checkpoint
 from detrex.cli.train import build_parser
 from detrex.config import ConfigError, find_config

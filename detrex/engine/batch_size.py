@@ -297,7 +297,7 @@ def _batch_size_of_the_run(folder: str) -> int | None:
     checkpointer = Checkpointer(nn.Module(), folder)
     if not checkpointer.has_checkpoint():
         return None
-    path = checkpointer.newest_sound()
+    path = checkpointer.newest_valid()
     try:
         return read_checkpoint(path)["trainer"]["processes"][0]["loader"]["total_batch_size"]
     except (KeyError, IndexError) as e:

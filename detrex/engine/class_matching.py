@@ -39,7 +39,7 @@ def follow_checkpoint_classes(cfg: DictConfig, data: DataInfo, *, resume: bool, 
     if resume and not eval_only:
         run = Checkpointer(nn.Module(), cfg.train.output_dir)
         if run.has_checkpoint():
-            path, fine_tuning = run.newest_sound(), False
+            path, fine_tuning = run.newest_valid(), False
     if not path:
         return data
     checkpoint = read_checkpoint(resolve_checkpoint(path))

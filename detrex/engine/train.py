@@ -16,8 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from detrex.checkpoint import Checkpointer
-from detrex.checkpoint.metadata import checkpoint_metadata
+from detrex.checkpoint import Checkpointer, checkpoint_metadata
 from detrex.compat.names import is_original_config
 from detrex.config import (
     ConfigError,

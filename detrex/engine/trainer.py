@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from detrex.checkpoint.sharded import shard_optimizer_state
+from detrex.checkpoint import shard_optimizer_state
 from detrex.utils.random_state import random_state, set_random_state
 
 from .faults import explain, image_names, locate_non_finite, save_batch

@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter, TensorboardXWriter
 from detectron2.utils.events import get_event_storage as storage
 
-from detrex.checkpoint.disk import replace_file
+from detrex.checkpoint import replace_file
 from detrex.solver.lr_schedule import Schedule
 
 __all__ = ["Writers", "restore_metrics", "saved_metrics", "trim_metrics"]

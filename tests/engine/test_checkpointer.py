@@ -13,7 +13,14 @@ import torch
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from detrex.checkpoint import Checkpointer, CheckpointError, match_state, read_checkpoint, resolve_checkpoint
+from detrex.checkpoint import (
+    Checkpointer,
+    CheckpointError,
+    match_state,
+    read_checkpoint,
+    resolve_checkpoint,
+    run_id_of,
+)
 
 
 class Net(nn.Module):
@@ -274,3 +281,15 @@ def test_modules_adapt_what_they_know_to_have_another_shape(part):
     assigned, report = match_state(model, {f"{part}stem.table": torch.arange(5.0)})
     assert report.complete
     assert assigned["backbone.stem.table"].tolist() == [0, 1, 2]
+
+
+def test_a_run_does_not_resume_from_the_checkpoints_of_another(net, tmp_path, caplog):
+    """A new run in a used folder, killed before its first checkpoint."""
+    Checkpointer(net, str(tmp_path), run_id="old").save("model_final")
+    assert run_id_of(tmp_path / "model_final.pth") == "old"
+    assert Checkpointer(net, str(tmp_path), run_id="old").newest_valid() == str(tmp_path / "model_final.pth")
+    with pytest.raises(CheckpointError, match=r"model_final\.pth is of another run: its run_id is 'old'"):
+        Checkpointer(other(), str(tmp_path), run_id="new").resume_or_load("", resume=True)
+    Checkpointer(net, str(tmp_path)).save("model_0000001")  # of a version that wrote no id
+    assert run_id_of(tmp_path / "model_0000001.pth") == ""
+    assert Checkpointer(net, str(tmp_path), run_id="new").newest_valid() == str(tmp_path / "model_0000001.pth")

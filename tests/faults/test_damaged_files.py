@@ -61,7 +61,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(config, sto
         truncate(path)
     run = Run(config, stopped, "--resume")
     message = run.finish(2)
-    assert "no sound checkpoint to resume from" in message
+    assert "no valid checkpoint to resume from" in message
     assert message.count("is damaged or cut off") == 3
     assert "Starting training" not in run.messages
 
