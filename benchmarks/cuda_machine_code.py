@@ -30,9 +30,9 @@ from benchmarks.common import environment, write_results
 from detrex_ops.build_extensions import SOURCES, find_cuda
 
 TITLE = "CUDA kernels on paper: the machine code for 32 channels per head"
-KERNEL = re.compile(r"(forward|backward)_kernelINS0_5ShapeI(f|13__nv_bfloat16|6__half)fLi32EEELi(\d)E(?:Lb(\d)E)?E")
+KERNEL = re.compile(r"(forward|backward)_kernelINS0_5ShapeI(f|13__nv_bfloat16|6__half)fLi32EEELb(\d)E(?:Lb(\d)E)?E")
 DTYPES = {"f": ("float32", 8), "13__nv_bfloat16": ("bfloat16", 4), "6__half": ("float16", 4)}  # name, lanes per query
-FORMS = {"0": "plain", "2": "fused, points", "4": "fused, boxes"}
+FORMS = {"0": "plain", "1": "fused"}
 SAMPLES = 2  # of a query that the inner loop handles at a time: kInFlight in kernels.cuh
 Row = dict[str, object]
 

@@ -20,27 +20,18 @@ struct EmulationLauncher {
   }
 };
 
-template <class S>
-void with_reference(const Problem& problem, Pass pass, const void* scale) {
-  switch (problem.reference_size) {
-    case 0: return launch<S, 0>(problem, pass, scale, EmulationLauncher{});
-    case 2: return launch<S, 2>(problem, pass, scale, EmulationLauncher{});
-    default: return launch<S, 4>(problem, pass, scale, EmulationLauncher{});
-  }
-}
-
 // One of each kind: groups of 2, 4, 8 and 16 lanes with vectors of 8, 4 and 2 channels, and strided channels.
 void run(const Problem& problem, Pass pass, const void* scale) {
   using BFloat16 = torch::headeronly::BFloat16;
   if (problem.dtype == Dtype::kFloat64) {
-    if (problem.channels == 32) return with_reference<Shape<double, double, 32>>(problem, pass, scale);
-    return with_reference<Shape<double, double, 0>>(problem, pass, scale);
+    if (problem.channels == 32) return launch<Shape<double, double, 32>>(problem, pass, scale, EmulationLauncher{});
+    return launch<Shape<double, double, 0>>(problem, pass, scale, EmulationLauncher{});
   }
   if (problem.dtype == Dtype::kBFloat16) {
-    if (problem.channels == 16) return with_reference<Shape<BFloat16, float, 16>>(problem, pass, scale);
-    return with_reference<Shape<BFloat16, float, 32>>(problem, pass, scale);
+    if (problem.channels == 16) return launch<Shape<BFloat16, float, 16>>(problem, pass, scale, EmulationLauncher{});
+    return launch<Shape<BFloat16, float, 32>>(problem, pass, scale, EmulationLauncher{});
   }
-  return with_reference<Shape<float, float, 32>>(problem, pass, scale);
+  return launch<Shape<float, float, 32>>(problem, pass, scale, EmulationLauncher{});
 }
 
 }  // namespace

@@ -62,8 +62,8 @@ DETREX_INLINE void dot_and_scatter(const Rows<const T>& rows, const Rows<Compute
 
 // From the corners' dot products to the gradients of weights (or logits) and positions (or offsets), padded.
 template <int reference_size, class Compute>
-DETREX_INLINE void finish_query(const SampleTable<Compute>& table, const Samples<Compute>& samples,
-                                Gradients<Compute>& gradients) {
+DETREX_INLINE void finish_query_with(const SampleTable<Compute>& table, const Samples<Compute>& samples,
+                                     Gradients<Compute>& gradients) {
   using S = Simd<Compute>;
   using X = Shuffles<Compute>;
   using V = typename S::V;
@@ -107,14 +107,24 @@ DETREX_INLINE void finish_query(const SampleTable<Compute>& table, const Samples
   }
 }
 
-template <int reference_size, class Compute>
+template <class Compute>
+DETREX_SHARED void finish_query(const SampleTable<Compute>& table, const Samples<Compute>& samples,
+                                Gradients<Compute>& gradients) {
+  switch (table.reference_size) {
+    case 0: return finish_query_with<0>(table, samples, gradients);
+    case 2: return finish_query_with<2>(table, samples, gradients);
+    default: return finish_query_with<4>(table, samples, gradients);
+  }
+}
+
+template <class Compute>
 void sum_reference_gradients(const SampleTable<Compute>& table, const Gradients<Compute>& gradients,
                              const Compute* offsets, Compute* target) {
   const Compute unit = Compute(0.5) / static_cast<Compute>(table.points);
-  std::fill_n(target, table.levels * reference_size, Compute(0));
+  std::fill_n(target, table.levels * table.reference_size, Compute(0));
   for (int64_t k = 0; k < table.count; ++k) {
-    Compute* point = target + table.level[k] * reference_size;
-    if constexpr (reference_size == 2) {
+    Compute* point = target + table.level_row[k];
+    if (table.reference_size == 2) {
       point[0] += gradients.x[k] * table.width[k];
       point[1] += gradients.y[k] * table.height[k];
     } else {
@@ -134,25 +144,16 @@ struct Backward {
   static constexpr int64_t kDirectRows = 8;
 
   static void run(const Problem& problem) {
-    switch (problem.reference_size) {
-      case 0: return run_with<0>(problem);
-      case 2: return run_with<2>(problem);
-      default: return run_with<4>(problem);
-    }
-  }
-
-  template <int reference_size>
-  static void run_with(const Problem& problem) {
     if constexpr (std::is_same_v<T, Compute>) {
       const bool whole_rows = Forward<T>::row_vectors(problem) * kLanes == problem.channels;
       const bool fits = offset_fits<typename Simd<Compute>::Int>(problem.tokens, problem.heads * problem.channels);
       const int64_t touched = problem.queries * problem.levels * problem.points * 4;
-      if (whole_rows && fits && touched < kDirectRows * problem.tokens) return direct<reference_size>(problem);
+      if (whole_rows && fits && touched < kDirectRows * problem.tokens) return direct(problem);
     }
-    slabs<reference_size>(problem);
+    slabs(problem);
   }
 
-  template <Layout layout, int reference_size>
+  template <Layout layout>
   static DETREX_INLINE void one_query(const Problem& problem, const SampleTable<Compute>& table, int64_t b, int64_t q,
                                       int64_t n, const Samples<Compute>& samples, const Samples<Compute>& next,
                                       Gradients<Compute>& gradients, const Rows<const T>& rows,
@@ -165,18 +166,15 @@ struct Backward {
       load_row<count>(grad, grad_output + first * kLanes, problem.channels - first * kLanes);
       dot_and_scatter<layout, count>(rows, grad_rows, table, samples, next, grad, first * kLanes, gradients.dot);
     });
-    finish_query<reference_size>(table, samples, gradients);
+    finish_query(table, samples, gradients);
     std::copy_n(gradients.xy, 2 * table.count, static_cast<Compute*>(problem.grad_samples) + 2 * row * table.count);
     std::copy_n(gradients.weight, table.count, static_cast<Compute*>(problem.grad_weights) + row * table.count);
-    if constexpr (reference_size != 0) {
-      if (problem.grad_reference == nullptr) return;
-      const Compute* offsets = query_inputs<Compute>(problem, b, q, n).xy;
-      Compute* target = static_cast<Compute*>(problem.grad_reference) + row * table.levels * reference_size;
-      sum_reference_gradients<reference_size>(table, gradients, offsets, target);
-    }
+    if (problem.grad_reference == nullptr) return;
+    const Compute* offsets = query_inputs<Compute>(problem, b, q, n).xy;
+    Compute* target = static_cast<Compute*>(problem.grad_reference) + row * table.levels * table.reference_size;
+    sum_reference_gradients(table, gradients, offsets, target);
   }
 
-  template <int reference_size>
   static void direct(const Problem& problem) {
     const int64_t pitch = problem.heads * problem.channels;
     const SampleTable<Compute> table(problem, Layout::kDirect, pitch);
@@ -198,20 +196,19 @@ struct Backward {
                                       outside.get() + problem.channels};
         const auto fetch = [&](int64_t q) {
           prefetch_inputs(query_inputs<Compute>(problem, b, std::min(q + 2, problem.queries - 1), n), table.count);
-          prepare<Layout::kDirect, reference_size>(table, query_inputs<Compute>(problem, b, q, n), buffers[q % kRing]);
+          prepare<Layout::kDirect>(table, query_inputs<Compute>(problem, b, q, n), buffers[q % kRing]);
           resolve(rows, table, buffers[q % kRing]);
         };
         for (int64_t q = 0; q < std::min(kAhead, problem.queries); ++q) fetch(q);
         for (int64_t q = 0; q < problem.queries; ++q) {
           if (q + kAhead < problem.queries) fetch(q + kAhead);
-          one_query<Layout::kDirect, reference_size>(problem, table, b, q, n, buffers[q % kRing],
-                                                     buffers[(q + kAhead) % kRing], gradients, rows, grad_rows);
+          one_query<Layout::kDirect>(problem, table, b, q, n, buffers[q % kRing], buffers[(q + kAhead) % kRing],
+                                     gradients, rows, grad_rows);
         }
       }
     });
   }
 
-  template <int reference_size>
   static void slabs(const Problem& problem) {
     const int64_t pitch = Forward<T>::row_vectors(problem) * kLanes;
     const SampleTable<Compute> table(problem, Layout::kSlab, pitch);
@@ -230,8 +227,8 @@ struct Backward {
         std::fill_n(grad_slab.get(), size, Compute(0));
         for (int64_t q = 0; q < problem.queries; ++q) {
           prefetch_inputs(query_inputs<Compute>(problem, b, std::min(q + 4, problem.queries - 1), n), table.count);
-          prepare<Layout::kSlab, reference_size>(table, query_inputs<Compute>(problem, b, q, n), samples);
-          one_query<Layout::kSlab, reference_size>(problem, table, b, q, n, samples, samples, gradients, rows, grad_rows);
+          prepare<Layout::kSlab>(table, query_inputs<Compute>(problem, b, q, n), samples);
+          one_query<Layout::kSlab>(problem, table, b, q, n, samples, samples, gradients, rows, grad_rows);
         }
         store_grad_value(problem, table, head, grad_slab.get(), pitch);
       }

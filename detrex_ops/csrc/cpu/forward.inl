@@ -45,19 +45,7 @@ struct Forward {
   }
   static constexpr int64_t kDirectRows = 8;
 
-  static void run(const Problem& problem) {
-    switch (problem.reference_size) {
-      case 0: return run_with<0>(problem);
-      case 2: return run_with<2>(problem);
-      default: return run_with<4>(problem);
-    }
-  }
-
-  template <int reference_size>
-  static void run_with(const Problem& problem) {
-    if (reads_directly(problem)) return direct<reference_size>(problem);
-    slabs<reference_size>(problem);
-  }
+  static void run(const Problem& problem) { reads_directly(problem) ? direct(problem) : slabs(problem); }
 
   template <Layout layout>
   static DETREX_INLINE void write_query(const Problem& problem, const SampleTable<Compute>& table,
@@ -76,7 +64,6 @@ struct Forward {
   }
 
   // Few queries. The rows of a head are requested while those of the heads before it are summed.
-  template <int reference_size>
   static void direct(const Problem& problem) {
     const int64_t pitch = problem.heads * problem.channels, vectors = row_vectors(problem);
     const SampleTable<Compute> table(problem, Layout::kDirect, pitch);
@@ -95,7 +82,7 @@ struct Forward {
         const int64_t b = query / problem.queries, q = query % problem.queries;
         const auto* value = static_cast<const T*>(problem.value);
         rows[index % kRing] = {value + b * problem.tokens * pitch + n * problem.channels, zeros.get()};
-        prepare<Layout::kDirect, reference_size>(table, query_inputs<Compute>(problem, b, q, n), buffers[index % kRing]);
+        prepare<Layout::kDirect>(table, query_inputs<Compute>(problem, b, q, n), buffers[index % kRing]);
         resolve(rows[index % kRing], table, buffers[index % kRing]);
       };
       for (int64_t index = begin; index < std::min(begin + kPrepared, end); ++index) fetch(index);
@@ -109,7 +96,6 @@ struct Forward {
   }
 
   // Many queries. As many heads at a time as there are threads: copy their slabs, then share out their queries.
-  template <int reference_size>
   static void slabs(const Problem& problem) {
     const int64_t vectors = row_vectors(problem), pitch = vectors * kLanes;
     const SampleTable<Compute> table(problem, Layout::kSlab, pitch);
@@ -138,7 +124,7 @@ struct Forward {
           for (int64_t q = problem.queries * part / parts; q < last; ++q) {
             const auto ahead = query_inputs<Compute>(problem, b, std::min(q + 4, last - 1), n);
             prefetch_inputs(ahead, table.count);
-            prepare<Layout::kSlab, reference_size>(table, query_inputs<Compute>(problem, b, q, n), samples);
+            prepare<Layout::kSlab>(table, query_inputs<Compute>(problem, b, q, n), samples);
             write_query<Layout::kSlab>(problem, table, samples, samples, rows, vectors, output_row(problem, b, q, n));
           }
         }

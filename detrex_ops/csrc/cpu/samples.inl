@@ -17,9 +17,11 @@ template <class Compute>
 struct SampleTable {
   using Int = typename Simd<Compute>::Int;
   int64_t count = 0, padded = 0, points = 0, levels = 0;
+  int64_t reference_size = 0;  // of the problem
   int64_t slab_rows = 0, dead_row = 0;
   std::vector<Compute> width, height;           // of each sample's level
-  std::vector<Int> first, stride, level;        // first: of cell (0, 0); stride: from a line to the next; in elements
+  std::vector<Int> first, stride;               // first: of cell (0, 0); stride: from a line to the next; in elements
+  std::vector<Int> level_row;                   // of the reference points: level * reference_size
   std::vector<int64_t> level_first_row, level_stride, level_first_token;
   int64_t pitch;        // elements from a cell to the next
   int64_t distant = 0;  // the samples before this one lie in levels too large for a core's own caches
@@ -28,6 +30,7 @@ struct SampleTable {
     constexpr int lanes = Simd<Compute>::kLanes;
     points = problem.points;
     levels = problem.levels;
+    reference_size = problem.reference_size;
     count = levels * points;
     padded = (count + lanes - 1) / lanes * lanes;
     int64_t token = 0, row = 0, longest = 0;
@@ -54,7 +57,7 @@ struct SampleTable {
       const bool slab = layout == Layout::kSlab;
       first.push_back(static_cast<Int>((slab ? level_first_row[l] : level_first_token[l]) * pitch));
       stride.push_back(static_cast<Int>((slab ? level_stride[l] : problem.spatial_shapes[2 * l + 1]) * pitch));
-      level.push_back(static_cast<Int>(l));
+      level_row.push_back(static_cast<Int>(l * reference_size));
     }
   }
 };
@@ -155,8 +158,8 @@ DETREX_INLINE void softmax(const SampleTable<Compute>& table, const Compute* log
 
 // reference_size 0: xy are locations. 2: xy are offsets in cells. 4: in units of half the box over the points.
 template <Layout layout, int reference_size, class Compute>
-DETREX_INLINE void prepare(const SampleTable<Compute>& table, const QueryInputs<Compute>& inputs,
-                           Samples<Compute>& samples) {
+DETREX_INLINE void prepare_with(const SampleTable<Compute>& table, const QueryInputs<Compute>& inputs,
+                                Samples<Compute>& samples) {
   using S = Simd<Compute>;
   using X = Shuffles<Compute>;
   using V = typename S::V;
@@ -174,9 +177,11 @@ DETREX_INLINE void prepare(const SampleTable<Compute>& table, const QueryInputs<
   if constexpr (reference_size != 0) {
     softmax(table, weights, samples.weight);
     weights = samples.weight;
-    for (int64_t k = 0; k < table.padded; ++k) {
-      const Compute* point = inputs.reference + table.level[k] * reference_size;
-      for (int c = 0; c < reference_size; ++c) samples.reference[c * table.padded + k] = point[c];
+    for (int64_t k = 0; k < table.padded; k += S::kLanes) {
+      for (int c = 0; c < reference_size; ++c) {
+        const auto* row = table.level_row.data() + k;
+        S::store(samples.reference + c * table.padded + k, X::collect(inputs.reference + c, row));
+      }
     }
   }
   for (int64_t k = 0; k < table.padded; k += S::kLanes) {
@@ -230,6 +235,17 @@ DETREX_INLINE void prepare(const SampleTable<Compute>& table, const QueryInputs<
       S::store_int(samples.offset[2] + k, has_left & has_bottom ? offset + stride : outside);
       S::store_int(samples.offset[3] + k, has_right & has_bottom ? offset + stride + step : outside);
     }
+  }
+}
+
+// A call for each query and head, not inlined: inlined, every loop over rows would be compiled for each reference size.
+template <Layout layout, class Compute>
+DETREX_SHARED void prepare(const SampleTable<Compute>& table, const QueryInputs<Compute>& inputs,
+                           Samples<Compute>& samples) {
+  switch (table.reference_size) {
+    case 0: return prepare_with<layout, 0>(table, inputs, samples);
+    case 2: return prepare_with<layout, 2>(table, inputs, samples);
+    default: return prepare_with<layout, 4>(table, inputs, samples);
   }
 }
 

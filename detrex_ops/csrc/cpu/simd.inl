@@ -1,6 +1,7 @@
 // Vectors of kVectorBytes on the compilers' vector extensions.
 
 #define DETREX_INLINE inline __attribute__((always_inline))
+#define DETREX_SHARED __attribute__((noinline))
 #define DETREX_LAMBDA __attribute__((always_inline))
 
 template <class Scalar>
@@ -66,6 +67,8 @@ struct Shuffles<Scalar, std::integer_sequence<Lane, i...>> {
   static DETREX_INLINE V zip_high(V a, V b) {
     return S::template shuffle<(kLanes / 2 + i / 2 + (i % 2) * kLanes)...>(a, b);
   }
+  // Scalars from anywhere, in registers: a vector read from scalars that were stored a moment ago would wait for them.
+  static DETREX_INLINE V collect(const Scalar* source, const typename S::Int* index) { return V{source[index[i]]...}; }
   template <int distance>
   static DETREX_INLINE V rotate(V v) {
     return S::template shuffle<((i + distance) % kLanes)...>(v, v);

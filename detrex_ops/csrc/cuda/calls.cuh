@@ -31,6 +31,7 @@ Call<typename S::Compute> make_call(const Problem& problem, const void* scale) {
   call.row_step = static_cast<int>(row_step);
   call.levels = static_cast<int>(problem.levels);
   call.points = static_cast<int>(problem.points);
+  call.reference_size = static_cast<int>(problem.reference_size);
   int start = 0;
   for (int l = 0; l < call.levels; ++l) {
     call.geometry.height[l] = static_cast<int>(problem.spatial_shapes[2 * l]);
@@ -54,18 +55,24 @@ Call<typename S::Compute> make_call(const Problem& problem, const void* scale) {
 
 enum class Pass { kForward, kBackward, kDeterministicBackward };
 
-template <class S, int reference_size, class Launcher>
-void launch(const Problem& problem, Pass pass, const void* scale, const Launcher& launcher) {
+template <class S, bool fused, class Launcher>
+void launch_form(const Problem& problem, Pass pass, const void* scale, const Launcher& launcher) {
   const auto call = make_call<S>(problem, scale);
   const int64_t blocks = call.batch * call.heads * call.query_blocks;
   if (blocks == 0) return;
   if (blocks > std::numeric_limits<int32_t>::max()) throw std::runtime_error("ms_deform_attn: too many queries");
   const auto grid = static_cast<unsigned>(blocks);
   switch (pass) {
-    case Pass::kForward: return launcher(forward_kernel<S, reference_size>, grid, S::kThreads, call);
-    case Pass::kBackward: return launcher(backward_kernel<S, reference_size, false>, grid, S::kThreads, call);
-    case Pass::kDeterministicBackward: return launcher(backward_kernel<S, reference_size, true>, grid, S::kThreads, call);
+    case Pass::kForward: return launcher(forward_kernel<S, fused>, grid, S::kThreads, call);
+    case Pass::kBackward: return launcher(backward_kernel<S, fused, false>, grid, S::kThreads, call);
+    case Pass::kDeterministicBackward: return launcher(backward_kernel<S, fused, true>, grid, S::kThreads, call);
   }
+}
+
+template <class S, class Launcher>
+void launch(const Problem& problem, Pass pass, const void* scale, const Launcher& launcher) {
+  if (problem.reference_size == 0) return launch_form<S, false>(problem, pass, scale, launcher);
+  launch_form<S, true>(problem, pass, scale, launcher);
 }
 
 }  // namespace detrex_ops::cuda

@@ -28,6 +28,7 @@ struct Call {
   int64_t batch, tokens, queries, query_blocks;
   int64_t point_reciprocal;  // 2^32 / points, rounded up
   int heads, channels, levels, points;
+  int reference_size;  // 2 or 4 in the fused form; a branch that all threads take alike, so no kernel of its own
   int row_step;  // from a token to the next, in vectors of a lane
   Geometry geometry;
   const void* value;
@@ -259,7 +260,7 @@ __device__ inline int level_of(const Call<Compute>& call, int k) {
 }
 
 // Sample k of a query and head.
-template <class S, int reference_size>
+template <class S, bool fused>
 __device__ inline Sample<S> prepare(const Call<typename S::Compute>& call, int64_t query, int64_t query_head, int k,
                                     const typename S::Compute* statistics) {
   using Compute = typename S::Compute;
@@ -270,12 +271,12 @@ __device__ inline Sample<S> prepare(const Call<typename S::Compute>& call, int64
   Compute x = call.samples[2 * index], y = call.samples[2 * index + 1];
   Sample<S> sample;
   sample.weight = call.weights[index];
-  if constexpr (reference_size == 0) {
+  if constexpr (!fused) {
     x = x * width - Compute(0.5);
     y = y * height - Compute(0.5);
   } else {
-    const Compute* point = call.reference + (query * call.levels + level) * reference_size;
-    if constexpr (reference_size == 2) {
+    const Compute* point = call.reference + (query * call.levels + level) * call.reference_size;
+    if (call.reference_size == 2) {
       x += point[0] * width - Compute(0.5);
       y += point[1] * height - Compute(0.5);
     } else {
@@ -322,14 +323,14 @@ __device__ inline void for_each_sample(const Call<typename S::Compute>& call, co
 }
 
 // Fills a chunk, with samples that read nothing where there are none; keep(slot, k - first, sample) sees them as well.
-template <class S, int reference_size, class Keep>
+template <class S, bool fused, class Keep>
 __device__ inline void stage(const Call<typename S::Compute>& call, const Place<S>& place, int first,
                              const typename S::Compute (*statistics)[2], SharedSamples<S>& samples, const Keep& keep) {
   for_each_sample(call, place, first, [&](int slot, int k, bool there) {
     Sample<S> sample{0, 0, 0, {-1, -1, -1, -1}};
     if (there) {
       const int64_t query = place.b * call.queries + place.first_query + slot;
-      sample = prepare<S, reference_size>(call, query, query * call.heads + place.n, k, statistics[slot]);
+      sample = prepare<S, fused>(call, query, query * call.heads + place.n, k, statistics[slot]);
     }
     samples.weight[slot][k - first] = corner_weights(sample);
     samples.offset[slot][k - first] = sample.offset;
@@ -362,7 +363,7 @@ __device__ inline void for_each_corner(const typename S::Element* base, const Sh
   }
 }
 
-template <class S, int reference_size>
+template <class S, bool fused>
 __global__ void __launch_bounds__(S::kThreads) forward_kernel(const __grid_constant__ Call<typename S::Compute> call) {
   using T = typename S::Element;
   using Compute = typename S::Compute;
@@ -370,7 +371,7 @@ __global__ void __launch_bounds__(S::kThreads) forward_kernel(const __grid_const
   __shared__ SharedSamples<S> samples;
   __shared__ Compute statistics[S::kQueries][2];
   const Place<S> place(call);
-  if constexpr (reference_size != 0) softmax_statistics(call, place, statistics[place.slot]);
+  if constexpr (fused) softmax_statistics(call, place, statistics[place.slot]);
   const int count = call.levels * call.points;
   const T* value = static_cast<const T*>(call.value) + place.origin(call);
   // One pass where the lanes' vectors cover the channels; strided passes otherwise.
@@ -380,7 +381,7 @@ __global__ void __launch_bounds__(S::kThreads) forward_kernel(const __grid_const
     Compute total[kVector] = {};
     for (int first = 0; first < count; first += kChunk) {
       __syncwarp();
-      stage<S, reference_size>(call, place, first, statistics, samples, [](int, int, const Sample<S>&) {});
+      stage<S, fused>(call, place, first, statistics, samples, [](int, int, const Sample<S>&) {});
       __syncwarp();
       for (int k = 0; active && k < min(kChunk, count - first); k += kInFlight) {
         for_each_corner<S>(value + channel, samples, place.slot, k,
@@ -410,17 +411,17 @@ struct SampleGradients {
   }
 };
 
-template <int reference_size, class Compute>
+template <bool fused, class Compute>
 __device__ inline void write_gradients(const Call<Compute>& call, int64_t query, int64_t query_head, int k,
                                        const SampleGradients<Compute>& gradients) {
   const int level = level_of(call, k);
   const int64_t index = query_head * (call.levels * call.points) + k;
   Compute to_x = 1, to_y = 1;
-  if constexpr (reference_size != 2) {
+  if (!fused || call.reference_size == 4) {
     to_x = call.geometry.width[level];
     to_y = call.geometry.height[level];
   }
-  if constexpr (reference_size == 4) {
+  if (fused && call.reference_size == 4) {
     const Compute* box = call.reference + (query * call.levels + level) * 4;
     to_x *= box[2] * (Compute(0.5) / call.points);
     to_y *= box[3] * (Compute(0.5) / call.points);
@@ -432,13 +433,13 @@ __device__ inline void write_gradients(const Call<Compute>& call, int64_t query,
 
 // Adds a chunk's part to the gradient of a query's reference points. A level belongs to one lane, so nothing is atomic.
 // `gradients`: of each sample x and y, per cell.
-template <class S, int reference_size>
+template <class S>
 __device__ inline void add_reference_gradients(const Call<typename S::Compute>& call, const Place<S>& place, int first,
                                                int chunk, const Corners<typename S::Compute>* gradients) {
   using Compute = typename S::Compute;
   const Compute unit = Compute(0.5) / call.points;
   for (int level = place.lane; level < call.levels; level += S::kLanes) {
-    Compute* target = call.grad_reference + (place.query_head * call.levels + level) * reference_size;
+    Compute* target = call.grad_reference + (place.query_head * call.levels + level) * call.reference_size;
     const int begin = max(first, level * call.points), end = min(first + chunk, (level + 1) * call.points);
     for (int k = begin; k < end; ++k) {
       const int64_t index = place.query_head * (call.levels * call.points) + k;
@@ -446,7 +447,7 @@ __device__ inline void add_reference_gradients(const Call<typename S::Compute>& 
       const Compute y = gradients[k - first].at[1] * call.geometry.height[level];
       target[0] += x;
       target[1] += y;
-      if constexpr (reference_size == 4) {
+      if (call.reference_size == 4) {
         target[2] += x * call.samples[2 * index] * unit;
         target[3] += y * call.samples[2 * index + 1] * unit;
       }
@@ -455,7 +456,7 @@ __device__ inline void add_reference_gradients(const Call<typename S::Compute>& 
 }
 
 // grad_value and grad_reference come zeroed.
-template <class S, int reference_size, bool deterministic>
+template <class S, bool fused, bool deterministic>
 __global__ void __launch_bounds__(S::kThreads) backward_kernel(const __grid_constant__ Call<typename S::Compute> call) {
   using T = typename S::Element;
   using Compute = typename S::Compute;
@@ -466,7 +467,7 @@ __global__ void __launch_bounds__(S::kThreads) backward_kernel(const __grid_cons
   __shared__ Corners<Compute> corners[S::kQueries][kChunk + 1];  // dot products; then x, y and part of the mean
   __shared__ Compute statistics[S::kQueries][2];
   const Place<S> place(call);
-  if constexpr (reference_size != 0) softmax_statistics(call, place, statistics[place.slot]);
+  if constexpr (fused) softmax_statistics(call, place, statistics[place.slot]);
   const int count = call.levels * call.points;
   const T* value = static_cast<const T*>(call.value) + place.origin(call);
   const T* grad_row = static_cast<const T*>(call.grad_output) + place.query_head * call.channels;
@@ -478,7 +479,7 @@ __global__ void __launch_bounds__(S::kThreads) backward_kernel(const __grid_cons
   for (int first = 0; first < count; first += kChunk) {
     const int chunk = min(kChunk, count - first);
     __syncwarp();
-    stage<S, reference_size>(call, place, first, statistics, samples, [&](int slot, int k, const Sample<S>& sample) {
+    stage<S, fused>(call, place, first, statistics, samples, [&](int slot, int k, const Sample<S>& sample) {
       bilinear[slot][k][0] = sample.fraction_x;
       bilinear[slot][k][1] = sample.fraction_y;
       bilinear[slot][k][2] = sample.weight;
@@ -508,18 +509,18 @@ __global__ void __launch_bounds__(S::kThreads) backward_kernel(const __grid_cons
       const Compute* at = bilinear[slot][k - first];
       Corners<Compute>& corner = corners[slot][k - first];
       const SampleGradients<Compute> gradients(corner, at[0], at[1], at[2]);
-      write_gradients<reference_size>(call, query, query * call.heads + place.n, k, gradients);
-      if constexpr (reference_size != 0) corner = {gradients.x, gradients.y, gradients.weight * at[2], 0};
+      write_gradients<fused>(call, query, query * call.heads + place.n, k, gradients);
+      if constexpr (fused) corner = {gradients.x, gradients.y, gradients.weight * at[2], 0};
     });
-    if constexpr (reference_size != 0) {
+    if constexpr (fused) {
       __syncwarp();
       for (int k = place.lane; place.active && k < chunk; k += S::kLanes) expected += corners[place.slot][k].at[2];
       if (place.active && call.grad_reference != nullptr) {
-        add_reference_gradients<S, reference_size>(call, place, first, chunk, corners[place.slot]);
+        add_reference_gradients<S>(call, place, first, chunk, corners[place.slot]);
       }
     }
   }
-  if constexpr (reference_size != 0) {  // through the softmax
+  if constexpr (fused) {  // through the softmax
     expected = group_sum<S::kLanes>(expected);
     for (int k = place.lane; place.active && k < count; k += S::kLanes) {
       const int64_t index = place.query_head * count + k;
