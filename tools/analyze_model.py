@@ -1,13 +1,10 @@
 #!/usr/bin/env python
-"""Parameters, FLOPs, structure and speed of a configured detector; ``--help`` shows how."""
-
-from __future__ import annotations
+"""``detrex analyze``, from a source tree that need not be installed."""
 
 import sys
 from pathlib import Path
 
-# In a source tree that is not installed, packages lie beside tools/.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from detrex.cli.analyze import main
 

@@ -1,15 +1,12 @@
 #!/usr/bin/env python
-"""Print a config file of the original detrex in the form it has here; ``--help`` shows how."""
-
-from __future__ import annotations
+"""``detrex migrate``, from a source tree that need not be installed."""
 
 import sys
 from pathlib import Path
 
-# In a source tree that is not installed, packages lie beside tools/.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from detrex.compat.migration import main
+from detrex.cli.migrate import main
 
 if __name__ == "__main__":
     sys.exit(main())

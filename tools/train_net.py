@@ -1,15 +1,12 @@
 #!/usr/bin/env python
-"""Train or evaluate a model described by a lazy config; ``--help`` shows how."""
-
-from __future__ import annotations
+"""``detrex train``, from a source tree that need not be installed."""
 
 import sys
 from pathlib import Path
 
-# In a source tree that is not installed, packages lie beside tools/.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from detrex.cli.train import run
+from detrex.cli.train import main
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(main())

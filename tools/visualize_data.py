@@ -1,15 +1,12 @@
 #!/usr/bin/env python
-"""Draw what a model is trained on; ``--help`` shows how."""
-
-from __future__ import annotations
+"""``detrex visualize dataset``, from a source tree that need not be installed."""
 
 import sys
 from pathlib import Path
 
-# In a source tree that is not installed, packages lie beside tools/.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from detrex.visualization.dataset import main
+from detrex.cli.visualize import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["dataset", *sys.argv[1:]]))

@@ -11,13 +11,15 @@ import json
 import statistics
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 import torch
 from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.structures import Boxes, Instances
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,6 +33,7 @@ __all__ = [
     "count_macs",
     "mean_macs",
     "measure_speed",
+    "measure_training_step",
     "parts_of",
 ]
 
@@ -131,16 +134,60 @@ def measure_speed(
         batch_size: images of one batch, all of the same size.
         repeats, warmup: batches that are measured, and batches before them that are not.
     """
+    batches = [_random_images(*sizes[i % len(sizes)], batch_size) for i in range(min(len(sizes), warmup + repeats))]
+    return _median_seconds(model, batches, model.device, repeats, warmup)
+
+
+def measure_training_step(
+    step: Callable[[list[dict[str, Any]]], object],
+    sizes: Sequence[tuple[int, int]],
+    *,
+    device: torch.device,
+    num_classes: int,
+    num_objects: int = 8,
+    batch_size: int = 1,
+    repeats: int = 10,
+    warmup: int = 3,
+) -> float:
+    """Seconds per image of a training step on random images and boxes, the median of several batches.
+
+    Args:
+        step: takes a batch, computes the losses and their gradients, and updates the weights.
+        sizes: (height, width) in pixels of the images, used in turn.
+        device: that ``step`` computes on.
+        num_classes: of the objects. num_objects: on each image.
+        batch_size: images of one batch, all of the same size.
+        repeats, warmup: batches that are measured, and batches before them that are not.
+    """
+    batches = [_random_images(*sizes[i % len(sizes)], batch_size) for i in range(min(len(sizes), warmup + repeats))]
+    for x in (image for batch in batches for image in batch):
+        corners = torch.rand(num_objects, 2, 2).sort(dim=1).values * torch.tensor([x["width"], x["height"]])
+        x["instances"] = Instances((x["height"], x["width"]), gt_boxes=Boxes(corners.flatten(1)))
+        x["instances"].gt_classes = torch.randint(0, num_classes, (num_objects,))
+    return _median_seconds(step, batches, device, repeats, warmup)
+
+
+def _random_images(height: int, width: int, number: int) -> list[dict[str, Any]]:
+    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
+    return [{"image": image, "height": height, "width": width} for _ in range(number)]
+
+
+def _median_seconds(
+    function: Callable[[list[dict[str, Any]]], object],
+    batches: Sequence[list[dict[str, Any]]],
+    device: torch.device,
+    repeats: int,
+    warmup: int,
+) -> float:
+    """Seconds per image, the median of ``repeats`` batches after ``warmup`` others."""
     seconds = []
     for index in range(warmup + repeats):
-        height, width = sizes[index % len(sizes)]
-        image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
-        batch = [{"image": image, "height": height, "width": width}] * batch_size
-        _synchronize(model.device)
+        batch = batches[index % len(batches)]
+        _synchronize(device)
         start = time.perf_counter()
-        model(batch)
-        _synchronize(model.device)
-        seconds.append((time.perf_counter() - start) / batch_size)
+        function(batch)
+        _synchronize(device)
+        seconds.append((time.perf_counter() - start) / len(batch))
     return statistics.median(seconds[warmup:])
 
 

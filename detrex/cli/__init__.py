@@ -1,1 +1,1 @@
-"""The commands: one module with one main each."""
+"""The commands of the program ``detrex``: one module each, with ``build_parser`` and ``main``."""

@@ -1,4 +1,4 @@
-"""The report of ``tools/analyze_model.py``."""
+"""``detrex analyze``: parameters, FLOPs, structure and speed of a configured detector."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import detrex_ops
 from detrex.analysis.complexity import PUBLISHED, coco_test_sizes, mean_macs, measure_speed, parts_of
 from detrex.config import ConfigError, load_config, validate_config
 from detrex.config.instantiation import build_on_meta
+from detrex.distributed.errors import with_exit_status
 
 __all__ = ["build_parser", "main", "report"]
 
@@ -31,23 +32,25 @@ COMPUTED_TWICE = (
 )
 
 
+@with_exit_status()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse a command line and print the report. Returns the exit status."""
-    args = build_parser().parse_args(argv)
-    try:
-        cfg = load_config(args.config_file, args.opts)
-        validate_config(cfg)
-        for section in report(cfg, args):
-            print(section, end="\n\n", flush=True)
-    except ConfigError as e:
-        print(f"error: {e}")
-        return 2
+    """Print the report of a command line; returns the exit status: 0, or 2 for wrong input."""
+    args = build_parser().parse_intermixed_args(argv)
+    cfg = load_config(args.config_file, args.opts)
+    validate_config(cfg)
+    for section in report(cfg, args):
+        print(section, end="\n\n", flush=True)
     return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Parameters, FLOPs, structure and speed of a configured detector.")
+    parser = argparse.ArgumentParser(
+        prog="detrex analyze",
+        description="Print parameters, FLOPs, structure and speed of a configured detector.",
+        epilog="example: detrex analyze --config-file projects/deformable_detr/configs/deformable_detr_r50_50ep.py "
+        "--compare-published",
+    )
     parser.add_argument("--config-file", required=True, help="config of the model")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=["parameter", "flop"], help="(%(default)s)")
     parser.add_argument(
@@ -61,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", help="to measure the speed on (the GPU if there is one)")
     parser.add_argument("--batch-size", type=int, default=1, help="images of a batch to measure (%(default)s)")
     parser.add_argument("--repeats", type=int, default=10, help="batches to measure (%(default)s)")
-    parser.add_argument("opts", nargs="*", default=[], help="overrides of the config: key=value")
+    parser.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides of the config")
     return parser
 
 

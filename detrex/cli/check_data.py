@@ -1,4 +1,4 @@
-"""The check of a data set as a command: every file read, a report, pictures, and a cleaned copy on request."""
+"""``detrex check-data``: every file of a data set read, a report, pictures, and a cleaned copy on request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from detrex.data.registry import COCO_MAX_DETS, QUERY_COUNT_KEY
 from detrex.utils.text import printable
 from detrex.visualization.dataset import draw_augmentation, draw_statistics
 
-__all__ = ["check_data", "main"]
+__all__ = ["build_parser", "check_data", "main"]
 
 DEFAULT_CONFIG = "projects/deformable_detr/configs/custom_small.py"
 MAX_CLASSES = 20  # in the printed summary; the json has all
@@ -36,25 +36,26 @@ EXIT_TRAINABLE, EXIT_NOT_TRAINABLE, EXIT_USAGE = 0, 1, 2
 
 _EPILOG = """
 examples:
-  python tools/check_data.py dataloader.data.root=path/to/data_set
-  python tools/check_data.py --fix path/to/cleaned dataloader.data.root=path/to/data_set
+  detrex check-data dataloader.data.root=path/to/data_set
+  detrex check-data --fix path/to/cleaned dataloader.data.root=path/to/data_set
 
 The output folder receives report.txt, report.json (every finding), statistics.png and samples.png.
 
-exit status: 0 the data can be trained on (there may be warnings), 1 they cannot (with --fix: the copy cannot), 2 wrong
-command line or config.
+exit status: 0 the data set can be trained on (there may be warnings), 1 it cannot (with --fix: the copy cannot), 2
+wrong command line or config
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
+        prog="detrex check-data",
         description="Check a data set: every annotation and every image file.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config-file", default=DEFAULT_CONFIG, metavar="FILE",
-                        help="whose augmentation and number of queries count (%(default)s)")  # fmt: skip
+                        help="config whose augmentation and number of queries are checked (%(default)s)")  # fmt: skip
     parser.add_argument("--output", default="output/check_data", metavar="FOLDER", help="for the report (%(default)s)")
     parser.add_argument("--fix", metavar="FOLDER", help="write a cleaned copy, in COCO format, into this new folder")
     parser.add_argument("--num-workers", type=int, default=available_cores(), help="processes (%(default)s)")
@@ -64,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the check as the command line says; returns the exit status."""
-    args = build_parser().parse_args(argv)
+    args = build_parser().parse_intermixed_args(argv)
     try:
         cfg = load_config(args.config_file, args.opts)
         if OmegaConf.select(cfg, "dataloader.data") is None:

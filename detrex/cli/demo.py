@@ -1,7 +1,8 @@
-"""The first command: draw a data set, train a small Deformable DETR on it, evaluate, show."""
+"""``detrex demo``: draw a data set, train a small Deformable DETR on it, evaluate and show."""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -17,23 +18,75 @@ import numpy as np
 from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
 
-from detrex.cli.train import build_parser
 from detrex.config import find_config, load_config
 from detrex.config.serialization import resolved_yaml
 from detrex.data import prepare_data, read_image
 from detrex.data.datasets.shapes import ShapesParameters, make_demo_data
-from detrex.engine.train import config_from_args, main
+from detrex.distributed.errors import with_exit_status
+from detrex.engine.train import config_from_args
+from detrex.engine.train import main as train
 from detrex.inference.detections import class_name
 from detrex.inference.detector import Detector
 from detrex.inference.drawing import BoxLayer, comparison_grid
+from detrex.utils.text import count_of
 from detrex.visualization.charts import training_curve
 
-__all__ = ["DemoReport", "run_demo"]
+from . import train as training
+
+__all__ = ["DemoReport", "build_parser", "main", "print_report", "run_demo"]
 
 CONFIG = "projects/deformable_detr/configs/demo_shapes.py"
 STATE = "demo.json"  # says "finished", and with what
 PICTURED_IMAGES = 12
 SCORE_THRESHOLD = 0.3
+
+
+_EPILOG = """
+examples:
+  detrex demo
+  detrex demo --data-only --output datasets/shapes --num-train 500
+
+exit status: 0 done, 2 wrong command line or output folder
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    default = ShapesParameters()
+    parser = argparse.ArgumentParser(
+        prog="detrex demo",
+        description="Draw a data set of shapes, train a small Deformable DETR on it, evaluate and show. Does what is "
+        "still to be done, once for each seed and folder.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--output", help="folder for everything (output/demo; with --data-only datasets/demo_shapes)")
+    parser.add_argument("--seed", type=int, default=0, help="of images, weights and order (%(default)s)")
+    parser.add_argument("--data-only", action="store_true", help="only draw the data set into --output, in COCO format")
+    parser.add_argument("--num-train", type=int, default=default.num_train, help="training images (%(default)s)")
+    parser.add_argument("--num-val", type=int, default=default.num_val, help="validation images (%(default)s)")
+    parser.add_argument("--image-size", type=int, default=default.image_size, help="side in pixels (%(default)s)")
+    parser.add_argument("--num-workers", type=int, default=1, help="processes that draw (%(default)s)")
+    parser.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides of the training's config")
+    return parser
+
+
+@with_exit_status(FileExistsError)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do the demo as the command line says; returns the exit status."""
+    args = build_parser().parse_intermixed_args(argv)
+    parameters = ShapesParameters(
+        seed=args.seed, num_train=args.num_train, num_val=args.num_val, image_size=args.image_size
+    )
+    start = time.perf_counter()
+    if args.data_only:
+        draw_data(args.output or "datasets/demo_shapes", parameters, num_workers=args.num_workers)
+        return 0
+    output = args.output or "output/demo"
+    report = run_demo(output, seed=args.seed, overrides=args.opts, parameters=parameters, num_workers=args.num_workers)
+    print(f"\n== Demo finished in {time.perf_counter() - start:.1f} s")
+    print_report(report, output)
+    return 0
 
 
 @dataclass
@@ -61,6 +114,7 @@ def run_demo(
     seed: int = 0,
     overrides: Sequence[str] = (),
     parameters: ShapesParameters | None = None,
+    num_workers: int = 1,
 ) -> DemoReport:
     """Do all steps into one folder: ``data/``, ``run/`` (the training's own output) and the pictures.
 
@@ -71,15 +125,11 @@ def run_demo(
         seed: of the images, the weights and the order of training.
         overrides: further changes of the config, in its grammar.
         parameters: of the images; None takes the default set with ``seed``.
+        num_workers: processes that draw the images.
     """
     folder = Path(output)
     parameters = parameters or ShapesParameters(seed=seed)
-    seconds: dict[str, float] = {}
-    start = time.perf_counter()
-    drawn = make_demo_data(folder / "data", parameters)
-    seconds["data"] = time.perf_counter() - start
-    _say(f"Data: {parameters.num_train} + {parameters.num_val} images in {folder / 'data'}: "
-         + (f"drawn in {seconds['data']:.1f} s" if drawn else "already there"))  # fmt: skip
+    seconds = {"data": draw_data(folder / "data", parameters, num_workers=num_workers)}
 
     settings = _settings(folder, seed, overrides)
     fingerprint = _fingerprint(settings, parameters)
@@ -91,7 +141,7 @@ def run_demo(
         shutil.rmtree(folder / "run", ignore_errors=True)
         _say(f"Training and evaluation: {CONFIG}, seed {seed}")
         start = time.perf_counter()
-        results = main(build_parser().parse_args(["--config-file", str(find_config(CONFIG)), *settings]))["bbox"]
+        results = train(_training_arguments(settings))["bbox"]
         seconds["training and evaluation"] = time.perf_counter() - start
         report = DemoReport(dict(results), seconds, _eval_command(folder))
         _write_state(folder, fingerprint, report)  # before the pictures: they can be drawn again, without training
@@ -102,6 +152,16 @@ def run_demo(
         report.seconds["pictures"] = time.perf_counter() - start
         _write_state(folder, fingerprint, report)
     return report
+
+
+def draw_data(folder: str | os.PathLike[str], parameters: ShapesParameters, *, num_workers: int = 1) -> float:
+    """Draw the data set if it is not there yet, and say so; the seconds that it took."""
+    start = time.perf_counter()
+    drawn = make_demo_data(folder, parameters, num_workers=num_workers)
+    seconds = time.perf_counter() - start
+    images = f"{parameters.num_train} training and {count_of(parameters.num_val, 'validation image')}"
+    _say(f"Data: {images} in {folder}: {f'drawn in {seconds:.1f} s' if drawn else 'already there'}")
+    return seconds
 
 
 def print_report(report: DemoReport, output: str | os.PathLike[str]) -> None:
@@ -123,16 +183,15 @@ def _say(text: str) -> None:
 
 def _settings(folder: Path, seed: int, overrides: Sequence[str]) -> list[str]:
     paths = {"dataloader.data.root": folder / "data", "train.output_dir": folder / "run"}
-    return [*(f"{key}={_quoted(str(path))}" for key, path in paths.items()), f"train.seed={seed}", *overrides]
+    return [*(training.override(key, path) for key, path in paths.items()), f"train.seed={seed}", *overrides]
 
 
-def _quoted(value: str) -> str:
-    """A value of the override grammar."""
-    return value if all(c.isalnum() or c in "/._-" for c in value) else json.dumps(value, ensure_ascii=False)
+def _training_arguments(settings: Sequence[str]) -> argparse.Namespace:
+    return training.build_parser().parse_args(["--config-file", str(find_config(CONFIG)), *settings])
 
 
 def _fingerprint(settings: Sequence[str], parameters: ShapesParameters) -> str:
-    cfg = config_from_args(build_parser().parse_args(["--config-file", str(find_config(CONFIG)), *settings]))
+    cfg = config_from_args(_training_arguments(settings))
     return hashlib.sha256((resolved_yaml(cfg) + parameters.fingerprint()).encode()).hexdigest()[:16]
 
 
@@ -153,16 +212,12 @@ def _finished(folder: Path, fingerprint: str) -> DemoReport | None:
 
 
 def _eval_command(folder: Path) -> str:
-    overrides = {
-        "dataloader.data.root": folder / "data",
-        "train.output_dir": folder / "eval",
-        "train.init_checkpoint": folder / "run" / "model_final.pth",
-    }
-    here = Path.cwd()
-    python = Path(sys.executable)
+    here, python = Path.cwd(), Path(sys.executable)
     python = python.relative_to(here) if python.is_relative_to(here) else python
-    words = [str(python), "tools/train_net.py", "--config-file", CONFIG, "--eval-only"]
-    words += [f"{key}={_quoted(str(path))}" for key, path in overrides.items()]
+    words = [str(python), "-m", "detrex", "evaluate", "--config-file", CONFIG]
+    words += ["--weights", str(folder / "run" / "model_final.pth")]
+    words += [training.override("dataloader.data.root", folder / "data")]
+    words += [training.override("train.output_dir", folder / "eval")]
     return shlex.join(words)
 
 

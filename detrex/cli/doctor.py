@@ -1,19 +1,22 @@
-"""``python -m detrex.cli.doctor``: what is installed and what runs where, with advice for each problem."""
+"""``detrex doctor``: what is installed and what runs where, with advice for each problem."""
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import importlib.metadata
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Finding", "examine", "main"]
+from detrex.utils.text import count_of
+
+__all__ = ["Finding", "build_parser", "examine", "main"]
 
 PYTHON_VERSIONS = ((3, 10), (3, 13))
 OLDEST_TORCH = (2, 6)
@@ -172,12 +175,22 @@ def space() -> Iterator[Finding]:
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (python, packages, host, operator, devices, data, space)
 
 
-def main() -> int:
-    """Print the report; the exit status is 1 if there is a problem."""
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    return argparse.ArgumentParser(
+        prog="detrex doctor",
+        description="Print what is installed and which kernel runs on each device, with advice for each problem.",
+        epilog="example: detrex doctor. Exit status: 0, or 1 if there is a problem.",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the report; returns the exit status."""
+    build_parser().parse_args(argv)
     findings = examine()
     print(*findings, sep="\n")
     problems = sum(finding.level == "problem" for finding in findings)
-    print(f"\n{problems} problem{'s' * (problems != 1)}" if problems else "\nno problems")
+    print(f"\n{count_of(problems, 'problem')}" if problems else "\nno problems")
     return 1 if problems else 0
 
 

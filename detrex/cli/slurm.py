@@ -1,4 +1,4 @@
-"""Training as a SLURM job that gives way when it is preempted or out of time, and goes on when it is its turn again."""
+"""``detrex slurm``: a training as a SLURM job that saves when it is preempted or out of time, and is requeued."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from detrex.config import ConfigError
-from detrex.distributed.launch import EXIT_MACHINE
-from detrex.distributed.signals import EXIT_PREEMPTED, received_signals
+from detrex.distributed.errors import EXIT_MACHINE, EXIT_PREEMPTED, with_exit_status
+from detrex.distributed.signals import received_signals
 from detrex.engine.train import config_from_args
 
-from . import train as launch
+from . import train
 
-__all__ = ["SlurmTraining", "build_parser", "submit"]
+__all__ = ["SlurmTraining", "build_parser", "main", "submit"]
 
-_INSTALL = "tools/slurm_train.py needs submitit: pip install 'detrex[slurm]'"
+_INSTALL = "detrex slurm needs submitit: pip install 'detrex[slurm]'"
 
 
 def _submitit() -> Any:
@@ -32,13 +32,13 @@ def _submitit() -> Any:
 
 
 class SlurmTraining:
-    """What each node runs: the command line of ``tools/train_net.py`` with ``--resume`` and its place in the job.
+    """What each node runs: ``detrex train`` with ``--resume`` and its place in the job.
 
     SIGUSR1, which SLURM sends before the time is over or the job is preempted, saves and stops the run; then submitit
     has the job requeued. SIGTERM (``scancel``) saves and stops it for good.
 
     Args:
-        arguments: of ``tools/train_net.py``.
+        arguments: of ``detrex train``.
     """
 
     def __init__(self, arguments: Sequence[str]):
@@ -54,7 +54,7 @@ class SlurmTraining:
         return [*place, *self.arguments]
 
     def __call__(self) -> None:
-        status = launch.run(self.command_line(_submitit().JobEnvironment()))
+        status = train.main(self.command_line(_submitit().JobEnvironment()))
         if status in (EXIT_PREEMPTED, EXIT_MACHINE) and "SIGUSR1" in received_signals():
             signal.raise_signal(signal.SIGUSR1)  # to submitit's handler, which calls checkpoint() and requeues
         if status:
@@ -66,10 +66,12 @@ class SlurmTraining:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options of this command; those of ``tools/train_net.py`` follow them."""
+    """The options of this command; those of ``detrex train`` follow them."""
     parser = argparse.ArgumentParser(
-        description="Submit tools/train_net.py, whose options follow, as a SLURM job that is requeued when preempted.",
-        epilog="example: %(prog)s --nodes 2 --partition gpu --time 1440 --config-file CONFIG.py --num-gpus 8",
+        prog="detrex slurm",
+        usage="detrex slurm [options] [options of detrex train] [KEY=VALUE ...]",
+        description="Submit a training as a SLURM job that is requeued when preempted. Options of detrex train follow.",
+        epilog="example: detrex slurm --nodes 2 --partition gpu --time 1440 --config-file CONFIG.py --num-gpus 8",
         allow_abbrev=False,
     )
     parser.add_argument("--nodes", type=int, default=1)
@@ -85,17 +87,25 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@with_exit_status()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Submit as the command line says; returns the exit status: 0, or 2 for wrong input."""
+    job = submit(argv)
+    print(f"submitted as job {job.job_id}; its logs: {job.paths.stdout}")
+    return 0
+
+
 def submit(argv: Sequence[str] | None = None) -> Any:
     """Submit a training; the ``submitit.Job``.
 
     Args:
-        argv: options of this command, then those of ``tools/train_net.py``; None takes the process's own.
+        argv: options of this command, then those of ``detrex train``; None takes the process's own.
 
     Raises:
         ConfigError: submitit is not installed, or anything wrong with the training's command line.
     """
     options, arguments = build_parser().parse_known_args(argv)
-    training = launch.build_parser().parse_args(arguments)
+    training = train.build_parser().parse_intermixed_args(arguments)
     cfg = config_from_args(training)
     submitit = _submitit()
     root = str(Path(__file__).resolve().parents[2])  # for a source tree that is not installed

@@ -1,31 +1,38 @@
-"""From a command line to one or several processes: ``--num-gpus``, several machines, torchrun, or SLURM."""
+"""``detrex train`` and ``detrex evaluate``: from a command line to one or several processes."""
 
 from __future__ import annotations
 
 import argparse
-import errno
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
-from detectron2.engine import default_argument_parser
 
-from detrex.checkpoint import CheckpointError
 from detrex.config import ConfigError
-from detrex.data import BrokenImagesError
-from detrex.distributed.errors import MachineError
-from detrex.distributed.launch import EXIT_MACHINE, join_job, launched, leave, record_error, run_processes
-from detrex.distributed.signals import EXIT_PREEMPTED, Preempted
-from detrex.engine.train import config_from_args, main
+from detrex.distributed.errors import (
+    EXIT_CONFIG,
+    EXIT_MACHINE,
+    EXIT_NOT_FINITE,
+    EXIT_PREEMPTED,
+    with_exit_status,
+)
+from detrex.distributed.launch import join_job, launched, leave, run_processes
+from detrex.engine.train import config_from_args
+from detrex.engine.train import main as train
 
-__all__ = ["EXIT_CONFIG", "EXIT_MACHINE", "EXIT_NOT_FINITE", "EXIT_PREEMPTED", "build_parser", "run"]
-
-EXIT_CONFIG = 2
-EXIT_NOT_FINITE = 3
-
-_DISK_ERRORS = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "EACCES")}
+__all__ = [
+    "EXIT_CONFIG",
+    "EXIT_MACHINE",
+    "EXIT_NOT_FINITE",
+    "EXIT_PREEMPTED",
+    "build_parser",
+    "evaluate",
+    "main",
+    "override",
+]
 
 _EPILOG = """
 examples:
@@ -37,17 +44,28 @@ examples:
     %(prog)s --config-file CONFIG.py --num-gpus 8 --num-machines 2 --machine-rank 0 --dist-url tcp://MACHINE0:29500
   two processes on the CPU:
     %(prog)s --config-file CONFIG.py --num-gpus 2 train.device=cpu
-  under torchrun (with --num-gpus 0: on the CPU); tools/slurm_train.py is for SLURM:
-    torchrun --nproc-per-node 2 %(prog)s --config-file CONFIG.py
+  under torchrun (with --num-gpus 0: on the CPU); detrex slurm is for SLURM:
+    torchrun --nproc-per-node 2 -m %(prog)s --config-file CONFIG.py
   evaluate:
-    %(prog)s --config-file CONFIG.py --eval-only train.init_checkpoint=output/model_final.pth
+    detrex evaluate --config-file CONFIG.py --weights output/model_final.pth
+
+CONFIG.py is the path of a config file, or the name of one that is installed, such as
+projects/deformable_detr/configs/custom_small.py.
 
 exit status:
   0  success
   2  wrong command line, config, data or checkpoint
   3  a loss or gradient that is not finite
-  4  stopped by SIGTERM or SIGUSR1, and saved: the same command with --resume goes on
-  5  memory, disk, a data worker or another process failed: --resume goes on from the last checkpoint
+  4  stopped by SIGTERM or SIGUSR1, and saved: resume with the same command and --resume
+  5  memory, disk, a data worker or another process failed: --resume continues from the last checkpoint
+"""
+_EVALUATE_EPILOG = """
+examples:
+  %(prog)s --config-file projects/deformable_detr/configs/custom_small.py --weights output/model_final.pth \\
+      dataloader.data.root=path/to/data_set
+  %(prog)s --config-file output/my_run/config.yaml --weights output/my_run/model_final.pth
+
+exit status: 0 success, 2 wrong command line, config, data or checkpoint, 5 the machine failed
 """
 
 
@@ -63,93 +81,111 @@ class _Parser(argparse.ArgumentParser):
         return super().parse_known_args(words, namespace)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """detectron2's arguments; ``--num-gpus 0`` means the CPU."""
+def build_parser(command: str = "train") -> argparse.ArgumentParser:
+    """The command line, with the arguments that detectron2's tools have.
+
+    Args:
+        command: "train" or "evaluate".
+    """
+    training = command == "train"
     parser = _Parser(
-        parents=[default_argument_parser()],
-        conflict_handler="resolve",
-        epilog=_EPILOG,
+        prog=f"detrex {command}",
+        description="Train a detector that a config describes."
+        if training
+        else "Evaluate a detector on its test data.",
+        epilog=_EPILOG if training else _EVALUATE_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--config-file", default="", metavar="FILE", help="config of a run, .py or .yaml")
+    if training:
+        parser.add_argument(
+            "--resume",
+            action="store_true",
+            help="resume from the latest valid checkpoint in train.output_dir, or start from scratch if there is none. "
+            "Also: --resume auto",
+        )
+        parser.add_argument("--eval-only", action="store_true", help="evaluate train.init_checkpoint")
+    else:
+        parser.add_argument("--weights", metavar="FILE", help="checkpoint: path or URL; sets train.init_checkpoint")
+        parser.set_defaults(resume=False, eval_only=True)
     parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on from the newest sound checkpoint in train.output_dir; without one, start. Also: --resume auto",
+        "--num-gpus", type=int, default=1, metavar="N", help="on this machine, a process each (%(default)s); 0: the CPU"
     )
+    parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines of the job (%(default)s)")
+    parser.add_argument("--machine-rank", type=int, default=0, metavar="I", help="index of this machine (%(default)s)")
     parser.add_argument(
         "--dist-url",
         default="auto",
+        metavar="URL",
         help="where the processes meet: tcp://host:port of machine 0; auto: a free port, on one machine",
     )
+    parser.add_argument("opts", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of the config")
     return parser
 
 
-def run(argv: Sequence[str] | None = None, *, job: Callable[[argparse.Namespace], Any] = main) -> int:
-    """Run ``job`` as the command line says and return the exit status.
+def main(argv: Sequence[str] | None = None, *, job: Callable[[argparse.Namespace], Any] = train) -> int:
+    """Train as the command line says; returns the exit status.
 
     Args:
         argv: the command line without the program's name; None takes the process's own.
         job: what each process calls with the arguments.
     """
-    args = build_parser().parse_args(argv)
+    return _start(build_parser().parse_intermixed_args(argv), job)
+
+
+def evaluate(argv: Sequence[str] | None = None) -> int:
+    """Evaluate as the command line says; returns the exit status.
+
+    Args:
+        argv: the command line without the program's name; None takes the process's own.
+    """
+    args = build_parser("evaluate").parse_intermixed_args(argv)
+    if args.weights is not None:
+        args.opts = [*args.opts, override("train.init_checkpoint", args.weights)]
+    return _start(args, train)
+
+
+def override(key: str, value: str | os.PathLike[str]) -> str:
+    """``key=value`` in the grammar of overrides, for any text."""
+    text = str(value)
+    plain = all(c.isalnum() or c in "/._-" for c in text)
+    return f"{key}={text}" if plain else f"{key}={json.dumps(text, ensure_ascii=False)}"
+
+
+@with_exit_status()
+def _start(args: argparse.Namespace, job: Callable[[argparse.Namespace], Any]) -> int:
     if launched():
         _work(args, job)
-    try:
-        cfg = config_from_args(args)  # wrong input shows once, before any process starts
-        if args.num_gpus <= 1 and args.num_machines == 1:
-            return _guarded(job, args)
-        _check_gpus(args, cfg.train.device)
-        return run_processes(
-            _work,
-            (args, job),
-            num_processes=max(args.num_gpus, 1),
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-        )
-    except (ConfigError, CheckpointError) as e:
-        return _report(e)
+    cfg = config_from_args(args)  # wrong input shows once, before any process starts
+    if args.num_gpus <= 1 and args.num_machines == 1:
+        job(args)
+        return 0
+    _check_gpus(args, cfg.train.device)
+    return run_processes(
+        _work,
+        (args, job),
+        num_processes=max(args.num_gpus, 1),
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+    )
 
 
 def _work(args: argparse.Namespace, job: Callable[[argparse.Namespace], Any]) -> NoReturn:
     """Be one process of several."""
     try:
-        status = _guarded(_join, args, job)
+        status = _join(args, job)
     except BaseException as e:
         leave(1, e)
     leave(status)
 
 
-def _join(args: argparse.Namespace, job: Callable[[argparse.Namespace], Any]) -> None:
+@with_exit_status()
+def _join(args: argparse.Namespace, job: Callable[[argparse.Namespace], Any]) -> int:
     cfg = config_from_args(args)
     join_job(device=cfg.train.device, timeout=cfg.train.dist_timeout)
     job(args)
-
-
-def _guarded(function: Callable[..., Any], *args: Any) -> int:
-    """Call ``function``; the exit status, with a message instead of a traceback where the input is at fault."""
-    try:
-        function(*args)
-    except (ConfigError, CheckpointError, BrokenImagesError) as e:
-        return _report(e)
-    except FloatingPointError as e:
-        return _report(e, EXIT_NOT_FINITE)
-    except Preempted as e:
-        print(e.message, file=sys.stderr)
-        return EXIT_PREEMPTED
-    except MachineError as e:
-        return _report(e, EXIT_MACHINE)
-    except OSError as e:
-        if e.errno not in _DISK_ERRORS:
-            raise
-        return _report(e, EXIT_MACHINE)
     return 0
-
-
-def _report(error: Exception, status: int = EXIT_CONFIG) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    record_error(error)
-    return status
 
 
 def _check_gpus(args: argparse.Namespace, device: str) -> None:

@@ -1,7 +1,8 @@
-"""Published checkpoints: what each project's ``zoo.json`` says, as tables for its README and as evaluations."""
+"""``detrex zoo``: published checkpoints, listed, evaluated beside the published AP, or as tables for the READMEs."""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import re
@@ -12,16 +13,20 @@ from urllib.parse import urlparse
 
 from detrex.checkpoint import CheckpointError, replace_file
 from detrex.checkpoint.files import files_of, resolve_checkpoint
-from detrex.cli.train import build_parser
 from detrex.config import ConfigError, find_config
-from detrex.engine.train import main
+from detrex.distributed.errors import with_exit_status
+from detrex.engine.train import main as train
+
+from . import train as training
 
 __all__ = [
     "Entry",
     "Outcome",
+    "build_parser",
     "check_digest",
     "commands",
     "evaluate_entries",
+    "main",
     "read_zoo",
     "select_entries",
     "table",
@@ -30,7 +35,46 @@ __all__ = [
 
 TOLERANCE = 0.1
 PROJECTS = ("deformable_detr", "h_deformable_detr")
-BEGIN, END = "<!-- zoo: written by tools/model_zoo.py readme -->", "<!-- end of zoo -->"
+BEGIN, END = "<!-- zoo: written by detrex zoo readme -->", "<!-- end of zoo -->"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="detrex zoo",
+        description="List published checkpoints, evaluate them beside the published AP, or write the README tables.",
+        epilog="example: detrex zoo evaluate h_deformable_detr_r50 --opts dataloader.test.num_workers=8. Exit status: "
+        "0, 1 an AP differs or an entry fails, 2 wrong command line.",
+    )
+    parser.add_argument("action", choices=["list", "evaluate", "readme"])
+    parser.add_argument("pattern", nargs="?", default="", help="only entries whose source, config or URL contains this")
+    parser.add_argument("--checkpoints", type=Path, help="folder with files that need no download")
+    parser.add_argument(
+        "--record", type=Path, default=Path("output/zoo/sha256.json"), help="hashes of first downloads (%(default)s)"
+    )
+    parser.add_argument("--opts", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of every config")
+    return parser
+
+
+@with_exit_status(OSError, ValueError)
+def main(argv: Sequence[str] | None = None) -> int:
+    """List, evaluate or write as the command line says; returns the exit status."""
+    args = build_parser().parse_args(argv)
+    if args.action == "readme":
+        for project in PROJECTS:
+            path = find_config(f"projects/{project}/zoo.json").with_name("README.md")
+            path.write_text(update_readme(project, path.read_text(encoding="utf-8")), encoding="utf-8")
+        return 0
+    entries = select_entries(args.pattern)
+    if args.action == "list":
+        for entry in entries:
+            print(f"# {entry.source}: {entry.name}, {entry.backbone}: {entry.box_ap}\n{entry.command}")
+        return 0
+    outcomes = []
+    for outcome in evaluate_entries(entries, record=args.record, checkpoints=args.checkpoints, overrides=args.opts):
+        outcomes.append(outcome)
+        print(outcome, flush=True)
+    return 0 if all(outcome.agrees for outcome in outcomes) else 1
 
 
 @dataclass(frozen=True)
@@ -71,8 +115,8 @@ class Entry:
     @property
     def command(self) -> str:
         """The evaluation, as a shell command."""
-        words = ["python tools/train_net.py", f"--config-file {self.config_file}", "--eval-only"]
-        return " ".join([*words, f"train.init_checkpoint={self.file}", *self.overrides])
+        words = [f"detrex evaluate --config-file {self.config_file}", f"--weights {self.file}", *self.overrides]
+        return " ".join(words)
 
 
 def read_zoo(project: str) -> tuple[dict[str, str], list[Entry]]:
@@ -206,9 +250,14 @@ def evaluate_entries(
             file = resolve_checkpoint(_local(entry, checkpoints) or entry.url)
             digest = sha256(files_of(file))
             known = check_digest(entry.url, digest, record)
-            words = ["--config-file", entry.config_file, "--eval-only", f"train.init_checkpoint={file}"]
+            words = [
+                "--config-file",
+                entry.config_file,
+                "--eval-only",
+                training.override("train.init_checkpoint", file),
+            ]
             output = f"train.output_dir=./output/zoo/{entry.project}/{entry.config}"
-            results = main(build_parser().parse_args([*words, output, *entry.overrides, *overrides]))
+            results = train(training.build_parser().parse_args([*words, output, *entry.overrides, *overrides]))
             yield Outcome(entry, digest, known, results["bbox"]["AP"])
         except (ConfigError, CheckpointError) as e:
             yield Outcome(entry, digest, error=f"{type(e).__name__}: {e}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import sys
 import textwrap
@@ -15,13 +14,10 @@ from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from detrex.config import ConfigError, find_config, get_config
+from detrex.config import find_config, get_config
 from detrex.config.validation import child_of, parameters_of
 
-from .names import is_original_config
-from .original import load_original_config
-
-__all__ = ["build_parser", "edits", "main", "migrate"]
+__all__ = ["edits", "migrate"]
 
 SECTIONS = ("dataloader", "lr_multiplier", "model", "optimizer", "train")
 _WIDTH = 110
@@ -120,30 +116,3 @@ def _import(target: Any, imports: set[tuple[str, str]]) -> str:
     owner = getattr(sys.modules[target.__module__], outer)
     imports.add((next(m for m in modules if getattr(import_module(m), outer, None) is owner), outer))
     return target.__qualname__
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Print a config file of the original detrex in the form it has here.")
-    parser.add_argument("config_file", help="of the original's projects deformable_detr or h_deformable_detr")
-    parser.add_argument("-o", "--output", type=Path, help="file to write (default: print)")
-    parser.add_argument("overrides", nargs="*", help="key=value by the keys of the file, become part of the result")
-    return parser
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line of ``tools/migrate_config.py``; returns the exit status."""
-    args = build_parser().parse_intermixed_args(arguments)
-    try:
-        path = find_config(args.config_file)
-        if not is_original_config(path):
-            raise ConfigError(f"{path} takes nothing from the original detrex: there is nothing to rewrite")
-        text = migrate(load_original_config(path, args.overrides))
-    except ConfigError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    if args.output is None:
-        print(text, end="")
-    else:
-        args.output.write_text(text)
-    return 0

@@ -22,18 +22,16 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 from detectron2.utils import comm
-from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from detrex.config.validation import ConfigError
-from detrex.distributed.errors import MachineError
 
+from .errors import EXIT_MACHINE, MachineError, record_error
 from .signals import passing_signals_on, received_signals
 
-__all__ = ["EXIT_MACHINE", "end_process", "join_job", "launched", "leave", "record_error", "run_processes"]
+__all__ = ["end_process", "join_job", "launched", "leave", "run_processes"]
 
 logger = logging.getLogger(__name__)
 
-EXIT_MACHINE = 5
 _PLACE = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"}  # the environment of a process of a job ...
 _ALL_OF_PLACE = {*_PLACE, "LOCAL_WORLD_SIZE", "MASTER_PORT"}  # ... and what else it needs
 _CONTEXT = multiprocessing.get_context("spawn")
@@ -222,12 +220,6 @@ def _give_way(error: BaseException) -> None:
     first = str(error).splitlines()[0]
     logger.warning("Lost another process of the job, whose message tells why; ending in %.0f s: %s", _GIVE_WAY, first)
     time.sleep(_GIVE_WAY)
-
-
-def record_error(error: BaseException) -> None:
-    """Tell torchrun, which shows the first error of all processes when the job has ended."""
-    if os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        get_error_handler().record_exception(error)
 
 
 def end_process(message: str) -> NoReturn:

@@ -17,9 +17,10 @@ import torch.distributed as dist
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-__all__ = ["EXIT_PREEMPTED", "Preempted", "StopOnSignal", "passing_signals_on", "received_signals"]
+from .errors import Preempted
 
-EXIT_PREEMPTED = 4
+__all__ = ["StopOnSignal", "passing_signals_on", "received_signals"]
+
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 logger = logging.getLogger(__name__)
@@ -30,14 +31,6 @@ _received: list[str] = []
 def received_signals() -> tuple[str, ...]:
     """Names of the signals to stop that this process has had, in order."""
     return tuple(_received)
-
-
-class Preempted(SystemExit):
-    """The run was asked to stop and is saved. Left alone, it ends the process with status ``EXIT_PREEMPTED``."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(EXIT_PREEMPTED)
-        self.message = message
 
 
 class StopOnSignal(HookBase):

@@ -1,4 +1,4 @@
-"""A run: config in, checkpoints and metrics out. ``tools/train_net.py`` is a thin shell around :func:`main`."""
+"""A run: config in, checkpoints and metrics out."""
 
 from __future__ import annotations
 
@@ -59,9 +59,7 @@ def config_from_args(args: argparse.Namespace) -> DictConfig:
         ConfigError: anything wrong with the file, an override, a key, or a value that is still to be given (``???``).
     """
     if not args.config_file:
-        raise ConfigError(
-            "--config-file is required, for example --config-file projects/deformable_detr/configs/<name>.py"
-        )
+        raise ConfigError("--config-file is required: the path of a run's config, or the name of an installed one")
     original = is_original_config(find_config(args.config_file))  # its overrides go by its own keys
     cfg = load_config(args.config_file, args.opts if original else ())
     absent = [key for key in ("model", "dataloader", "optimizer", "lr_multiplier", "train") if key not in cfg]
@@ -163,7 +161,7 @@ def _report(folder: str) -> None:
     try:
         write_report(folder)
     except Exception:
-        logger.exception("The report cannot be written, the run is complete; to try again: tools/report.py %s", folder)
+        logger.exception("The report cannot be written, the run is complete; to try again: detrex report %s", folder)
     else:
         logger.info("Report: %s, in %.1f s", os.path.join(folder, "report.html"), time.perf_counter() - start)
 

@@ -1,5 +1,5 @@
-"""A run as one HTML page. ``tools/report.py`` is a thin shell around :func:`main`."""
+"""A run as one HTML page."""
 
-from .page import main, write_report
+from .page import write_report
 
-__all__ = ["main", "write_report"]
+__all__ = ["write_report"]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,14 +14,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import detrex
-from detrex.config import ConfigError
-from detrex.utils.text import count_of, printable
+from detrex.utils.text import printable
 
 from .numbers import NumberSections
 from .pictures import PictureSections
 from .run_folder import MissingPartError, RunFolder
 
-__all__ = ["Section", "main", "write_report"]
+__all__ = ["Section", "write_report"]
 
 logger = logging.getLogger(__name__)
 
@@ -129,44 +126,3 @@ def _section(key: str, title: str, make: Callable[[], Any]) -> Section:
     except Exception as error:  # whatever is wrong with one part, the others are worth having
         logger.exception("Report: %s cannot be made", title)
         return Section(key, title, None, f"{type(error).__name__}: {error}", failed=True)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description="Write a self-contained HTML page about a run: curves, accuracy, mistakes, attention.",
-        epilog="exit status: 0 written (what the run lacks is said in the page), 1 written but a part of the run could "
-        "not be read, 2 wrong command line",
-    )
-    parser.add_argument("run", metavar="OUTPUT_DIR", help="output folder of a training")
-    parser.add_argument("--output", metavar="FILE", help="page to write (OUTPUT_DIR/report.html)")
-    parser.add_argument("--threshold", type=float, default=0.3, help="lowest score that counts (%(default)s)")
-    parser.add_argument("--images", type=int, default=6, help="images with predictions (%(default)s)")
-    parser.add_argument("--mistakes", type=int, default=12, help="pictures of each kind of mistake (%(default)s)")
-    parser.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides of the run's config, such as the place "
-                        "of its data on this machine")  # fmt: skip
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write a page as the command line says; returns the exit status."""
-    args = build_parser().parse_intermixed_args(argv)
-    run = os.path.expanduser(args.run)
-    output = os.path.expanduser(args.output) if args.output else os.path.join(run, "report.html")
-    try:
-        sections = write_report(
-            run,
-            output,
-            overrides=args.opts,
-            threshold=args.threshold,
-            images=args.images,
-            mistakes=args.mistakes,
-        )
-    except (ConfigError, OSError) as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        return 2
-    for section in sections:
-        if section.missing:
-            print(printable(f"{section.title}: {section.missing}"))
-    print(printable(f"{sum(not s.missing for s in sections)} of {count_of(len(sections), 'section')}: {output}"))
-    return int(any(s.failed for s in sections))

@@ -1,40 +1,30 @@
-"""Line charts of curves: of one run or several as a picture, and as SVG for a page.
-
-``tools/plot_metrics.py`` is a thin shell around :func:`main`.
-"""
+"""Line charts of curves: of one run or several as a picture, and as SVG for a page."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
 import math
 import os
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from detrex.inference.fonts import drawable, families_for
 from detrex.utils.regular_files import open_regular
-from detrex.utils.text import printable
 
 __all__ = [
     "Chart",
-    "build_parser",
     "chart_svg",
     "compare_runs",
     "draw_charts",
     "figure_with",
-    "main",
     "read_metrics",
     "training_curve",
 ]
 
-DEFAULT_METRICS = ("bbox/AP", "bbox/AP50", "total_loss", "lr")
 MAX_POINTS = 400  # of a line; a picture has few more pixels
 MAX_MARKS = 40  # a line with at most so many points shows each
 # Colours of the SVG, which a page defines: in an SVG, Matplotlib writes the stand-in of each as it is given.
@@ -283,33 +273,3 @@ def compare_runs(
 
 def _number(value: float) -> str:
     return f"{int(value):,}" if value == int(value) and abs(value) < 1e6 else f"{value:.3g}"
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Draw the metrics of one or several runs beside each other.")
-    parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="output folder of a run, or its metrics.json")
-    parser.add_argument("--labels", nargs="+", help="one for each run; by default the folders' names")
-    parser.add_argument("--metrics", nargs="+", default=None, help=f"default: those of {', '.join(DEFAULT_METRICS)}")
-    parser.add_argument("--output", default="curves.png", help="picture to write (%(default)s)")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0, or 2 for a wrong command line or a run without metrics."""
-    args = build_parser().parse_args(argv)
-    files = [path / "metrics.json" if path.is_dir() else path for path in args.runs]
-    labels = args.labels or [path.resolve().parent.name for path in files]
-    try:
-        if len(labels) != len(files) or len(set(labels)) != len(labels):
-            raise ValueError(f"{len(files)} runs need as many different --labels, not {', '.join(labels)}")
-        runs = {label: read_metrics(path) for label, path in zip(labels, files, strict=True)}
-        chosen = args.metrics or [name for name in DEFAULT_METRICS if any(name in curves for curves in runs.values())]
-        if not chosen:
-            raise ValueError(f"{', '.join(map(str, files))}: none of {', '.join(DEFAULT_METRICS)}; give --metrics")
-        compare_runs(runs, chosen, args.output)
-    except (OSError, ValueError) as e:
-        print(f"error: {printable(str(e))}", file=sys.stderr)
-        return 2
-    print(printable(f"{', '.join(chosen)} of {', '.join(labels)}: {args.output}"))
-    return 0

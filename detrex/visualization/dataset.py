@@ -1,16 +1,10 @@
-"""Pictures of a data set: what a model is trained on, and how its boxes are distributed.
-
-``tools/visualize_data.py`` is a thin shell around :func:`main`; ``tools/check_data.py`` draws statistics and samples.
-"""
+"""Pictures of a data set: what a model is trained on, and how its boxes are distributed."""
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +12,27 @@ import numpy as np
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
-from detectron2.utils.env import seed_all_rng
 from omegaconf import DictConfig
 from PIL import Image
 
-from detrex.config import ConfigError, load_config
-from detrex.data import CocoData, prepare_data, read_image
+from detrex.data import CocoData, read_image
 from detrex.inference.detections import class_name
 from detrex.inference.drawing import BoxLayer, draw_boxes, picture_grid, titled
 from detrex.inference.fonts import drawable
 from detrex.utils.regular_files import is_machine_fault
-from detrex.utils.text import count_of, printable
 
 from .charts import figure_with
 
 __all__ = [
     "DataSample",
     "annotated_images",
-    "build_parser",
     "draw_augmentation",
     "draw_samples",
     "draw_statistics",
     "loaded_samples",
-    "main",
     "picture",
 ]
 
-SOURCES = ("loader", "annotations")
 CELL, COLUMNS = 320, 4  # of the grid: pixels, pictures
 STRIPE, STRIPES = 6, ((205, 205, 205), (225, 225, 225))  # of the pattern that stands for padding
 PICTURE_HEIGHT = 420  # pixels of a sample beside its augmentation
@@ -258,40 +246,3 @@ def _relative_boxes(data: CocoData) -> np.ndarray:
         for _, _, w, h in (a["bbox"] for a in r["annotations"])
     ]
     return np.array(rows, dtype=np.float64).reshape(-1, 3)
-
-
-# -------------------------------------------------------------------------------------------------------- the command
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Draw what a model is trained on: images with boxes and class names.")
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="config of a run")
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="grid.png and single pictures go here")
-    parser.add_argument("--source", choices=SOURCES, default="loader",
-                        help="loader: augmented, as the model gets them, padding striped; annotations: as they lie on "
-                        "the disk (%(default)s)")  # fmt: skip
-    parser.add_argument("--limit", type=int, default=16, metavar="N", help="images (%(default)s)")
-    parser.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides of the config")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0, or 2 for a wrong command line, config or data."""
-    parser = build_parser()
-    args = parser.parse_intermixed_args(argv)
-    if args.limit < 1:
-        parser.error("--limit must be at least 1")
-    try:
-        cfg = load_config(args.config_file, args.opts)
-        prepare_data(cfg)
-        seed_all_rng(None if cfg.train.seed < 0 else cfg.train.seed)
-        cfg.dataloader.train.num_workers = 0  # a few images: a worker takes longer to start than to load them
-        stream = loaded_samples(cfg) if args.source == "loader" else annotated_images(cfg)
-        samples = list(islice(stream, args.limit))
-        output = os.path.expanduser(args.output)
-        draw_samples(samples, output)
-    except (ConfigError, OSError, ValueError) as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        return 2
-    objects = sum(len(sample.layer.labels) for sample in samples)
-    print(f"{count_of(len(samples), 'image')} with {count_of(objects, 'object')}: {output}")
-    return 0

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,9 +19,8 @@ from detrex.data.coco_metrics import BoxMetrics
 from detrex.data.evaluation import METRICS
 from detrex.inference.drawing import BoxLayer, comparison_grid
 from detrex.utils.regular_files import open_regular
-from detrex.utils.text import count_of, printable
 
-__all__ = ["ImageResult", "build_parser", "count_mistakes", "draw_results", "main"]
+__all__ = ["ImageResult", "count_mistakes", "draw_results"]
 
 WIDTH = 640  # of a picture in pixels
 
@@ -155,41 +152,3 @@ def _layer(entries: Sequence[Entry], names: Mapping[int, str]) -> BoxLayer:
     boxes = np.array([e["bbox"] for e in entries], dtype=float).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return BoxLayer(boxes, labels, [e["category_id"] for e in entries])
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Draw an evaluation's detections beside the ground truth.")
-    parser.add_argument("--results", required=True, metavar="JSON", help="coco_instances_results.json of an evaluation")
-    parser.add_argument("--annotations", required=True, metavar="JSON", help="COCO json of the data set")
-    parser.add_argument("--image-root", required=True, metavar="FOLDER", help="its images")
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="pictures and summary.json go here")
-    parser.add_argument("--threshold", type=float, default=0.3, help="lowest score shown (%(default)s)")
-    parser.add_argument("--worst", action="store_true", help="images with the most mistakes first")
-    parser.add_argument("--limit", type=int, help="draw only so many")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0, or 2 for wrong input."""
-    args = build_parser().parse_args(argv)
-    results, annotations, image_root, output = (
-        os.path.expanduser(path) for path in (args.results, args.annotations, args.image_root, args.output)
-    )
-    try:
-        drawn = draw_results(
-            results,
-            annotations,
-            image_root,
-            output,
-            threshold=args.threshold,
-            worst_first=args.worst,
-            limit=args.limit,
-        )
-    except (OSError, ValueError) as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        return 2
-    objects, missed, false = (sum(getattr(r, name) for r in drawn) for name in ("objects", "missed", "false"))
-    print(f"{count_of(len(drawn), 'image')} with {count_of(objects, 'object')}, {missed} missed, "
-          f"{count_of(false, 'false detection')}: {output}")  # fmt: skip
-    return 0
