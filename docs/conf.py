@@ -6,7 +6,7 @@ a code host.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import re
 import sys
@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import detrex  # noqa: E402
+from detrex.__main__ import COMMANDS  # noqa: E402
 
 os.environ["COLUMNS"] = "100"  # of the command lines' help
 
@@ -58,27 +59,25 @@ def module_sections(patterns: re.Match) -> str:
     return "\n".join(section.format(name) for name in names if "._" not in name)
 
 
-def tool_section(path: Path) -> str:
+def command_section(command: str) -> str:
     """Markdown of a command line: what its ``--help`` prints."""
-    spec = importlib.util.spec_from_file_location(f"tool_{path.stem}", path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    scopes = [vars(tool), *(getattr(value, "__globals__", {}) for value in vars(tool).values())]
-    parser = next(scope["build_parser"] for scope in scopes if "build_parser" in scope)()
-    parser.prog = f"tools/{path.name}"
-    return f"## tools/{path.name}\n\n```text\n{parser.format_help()}```\n"
+    module, _, function = COMMANDS[command][0].partition(":")
+    module = importlib.import_module(f"detrex.cli.{module}")
+    parsers = [module.build_parser() if function == "main" else module.build_parser(function)]
+    parsers += getattr(module, "view_parsers", dict)().values()
+    text = "\n".join(parser.format_help() for parser in parsers)
+    return f"## detrex {command}\n\n```text\n{text}```\n"
 
 
 def fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Replace ``<!-- modules: FILES ... -->``, ``<!-- tools -->`` and ``<!-- further pages -->`` by what there is."""
+    """Fill in ``<!-- modules: FILES ... -->``, ``<!-- commands -->`` and ``<!-- further pages -->``."""
     if docname == root_doc:
         listed = source[0].splitlines()
         further = [path.stem for path in sorted((ROOT / "docs").glob("*.md")) if path.stem not in [*listed, "index"]]
         source[0] = source[0].replace("<!-- further pages -->\n", "".join(f"{name}\n" for name in further))
     source[0] = re.sub(r"^<!-- modules: (.+) -->$", module_sections, source[0], flags=re.MULTILINE)
-    if "<!-- tools -->" in source[0]:
-        sections = "\n".join(tool_section(path) for path in sorted((ROOT / "tools").glob("*.py")))
-        source[0] = source[0].replace("<!-- tools -->", sections)
+    if "<!-- commands -->" in source[0]:
+        source[0] = source[0].replace("<!-- commands -->", "\n".join(map(command_section, COMMANDS)))
 
 
 def skip_imported(app: Sphinx, kind: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:

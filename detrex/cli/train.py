@@ -133,6 +133,9 @@ def main(argv: Sequence[str] | None = None, *, job: Callable[[argparse.Namespace
     return _start(build_parser().parse_intermixed_args(argv), job)
 
 
+run = main  # its name until the tests follow
+
+
 def evaluate(argv: Sequence[str] | None = None) -> int:
     """Evaluate as the command line says; returns the exit status.
 

@@ -127,7 +127,7 @@ def test_the_published_row_stands_beside_ours(capsys):
 def test_a_model_without_a_published_row_is_an_error(capsys):
     arguments = ["--config-file", str(CONFIGS / "demo_shapes.py"), "--compare-published", "--image-size", "64", "64"]
     assert analysis_report.main(arguments) == 2
-    assert "demo_shapes.py has no published cost; there is one for deformable_detr_r50" in capsys.readouterr().out
+    assert "demo_shapes.py has no published cost; there is one for deformable_detr_r50" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["swin_tiny", "resnet101_dc5"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from detectron2.config import instantiate
 from detrex.checkpoint import CheckpointError, class_names, conversion, read_checkpoint
 from detrex.checkpoint.conversion import ARCHITECTURES, convert, find_architecture, largest_difference
 from detrex.checkpoint.dialects import detect_dialect, to_ours
+from detrex.cli.convert import main
 from detrex.config import load_config
 from detrex.config.instantiation import build_on_meta
 from detrex.inference.detector import Detector
@@ -182,13 +181,11 @@ def test_a_custom_number_of_classes_stays(tmp_path):
 
 # -------------------------------------------------------------------------------------------------- the command line
 @pytest.fixture
-def tool(monkeypatch, capsys):
+def tool(capsys):
     def run(*args: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["convert_checkpoint.py", *map(str, args)])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(ROOT / "tools/convert_checkpoint.py"), run_name="__main__")
+        code = main([*map(str, args)])
         captured = capsys.readouterr()
-        return end.value.code, captured.out + captured.err
+        return code, captured.out + captured.err
 
     return run
 

@@ -1,4 +1,4 @@
-"""python -m detrex.cli.doctor: one line for each finding, advice for each problem."""
+"""detrex doctor: one line for each finding, advice for each problem."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def found(subject: str) -> list[doctor.Finding]:
 
 
 def test_this_installation_has_no_problem(capsys):
-    assert main() == 0
+    assert main([]) == 0
     report = capsys.readouterr().out
     for text in (f"torch       {torch.__version__}", "host        detectron2", "operator    cpu", "no problems"):
         assert text in report
@@ -59,7 +59,7 @@ def test_a_kernel_that_fails_its_self_test_is_a_problem(monkeypatch, capsys):
         raise RuntimeError("the kernel differs")
 
     monkeypatch.setattr(detrex_ops, "backend", fail)
-    assert main() == 1
+    assert main([]) == 1
     assert "cpu: the kernel differs" in capsys.readouterr().out
 
 

@@ -53,10 +53,10 @@ def test_every_published_row_is_there():
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: f"{e.source}-{e.config}-{e.box_ap}")
 def test_a_row_is_what_its_command_evaluates(entry):
     words = shlex.split(entry.command)
-    config_file = words[words.index("--config-file") + 1]
-    overrides = [word for word in words if "=" in word]
-    cfg = apply_overrides(copy.deepcopy(_load(config_file)), overrides)
-    assert cfg.train.init_checkpoint == entry.file
+    assert words[:2] == ["detrex", "evaluate"]
+    args = build_parser("evaluate").parse_args(words[2:])
+    assert args.weights == entry.file
+    cfg = apply_overrides(copy.deepcopy(_load(args.config_file)), args.opts)
     assert cfg.model.num_select == entry.detections
     assert cfg.model.transformer.queries.groups.one2one == entry.queries
     assert cfg.train.max_iter == f"{entry.epochs}ep"
@@ -71,7 +71,7 @@ def test_a_row_is_what_its_command_evaluates(entry):
 def test_the_readme_holds_the_rows(project):
     path = ROOT / "projects" / project / "README.md"
     text = path.read_text()
-    assert zoo.update_readme(project, text) == text, "run tools/model_zoo.py readme"
+    assert zoo.update_readme(project, text) == text, "run detrex zoo readme"
     assert text.count("| [config](") == len(zoo.read_zoo(project)[1])
 
 
@@ -121,12 +121,12 @@ def test_evaluation_compares_and_goes_on_after_an_error(monkeypatch, tmp_path):
             raise CheckpointError("no network")
         return str(local)
 
-    def main(args):
+    def train(args):
         seen.append((args.config_file, args.eval_only, args.opts))
         return {"bbox": {"AP": 44.86}}
 
     monkeypatch.setattr(zoo, "resolve_checkpoint", resolve)
-    monkeypatch.setattr(zoo, "main", main)
+    monkeypatch.setattr(zoo, "train", train)
     outcomes = list(
         zoo.evaluate_entries(
             [first, second, third],

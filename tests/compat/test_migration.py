@@ -1,4 +1,4 @@
-"""``tools/migrate_config.py``: what it prints is a config of ours that says the same."""
+"""``detrex migrate``: what it prints is a config of ours that says the same."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from detrex.compat.migration import edits, main
+from detrex.cli.migrate import main
+from detrex.compat.migration import edits
 from detrex.compat.names import is_original_config
 from detrex.config import load_config, validate_config
 

@@ -18,9 +18,9 @@ from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
 
 from detrex.checkpoint.dialects import detect_dialect, to_ours
+from detrex.cli.migrate import main as migrate
 from detrex.cli.train import build_parser
 from detrex.compat.migration import edits
-from detrex.compat.migration import main as migrate
 from detrex.config import load_config
 from detrex.config.instantiation import meta_device
 from detrex.engine.train import main

@@ -1,4 +1,4 @@
-"""tools/check_data.py as a command: exit status, report, pictures, cleaned copy."""
+"""detrex check-data: exit status, report, pictures, cleaned copy."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from folders import CLASSES, HEIGHT, WIDTH, WRITERS, Picture, pictures, voc_xml,
 from PIL import Image
 from test_broken_data import config, fingerprint
 
-from detrex.cli.train import run
+from detrex.cli.train import main as run
 from detrex.data import CheckedData, DatasetError, DetrDatasetMapper, check_source, open_folder, prepare_data
 from detrex.data.cleaning import write_fixed_copy
 from detrex.data.formats import split

@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from omegaconf import OmegaConf
 from stub_detector import NUM_BOXES, write_config
 
-from detrex.cli.train import run
+from detrex.cli.train import main as run
 from detrex.config import ConfigError
 from detrex.engine.run_config import check_batch_size
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from detrex.__main__ import COMMANDS
+
 pytest.importorskip("sphinx", reason="the site needs the docs extra")
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +64,7 @@ def test_nothing_is_loaded_from_elsewhere(site):
         assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", sheet.read_text()), sheet
 
 
-def test_the_reference_has_every_module_and_tool(site):
+def test_the_reference_has_every_module_and_command(site):
     reference = "".join(page.read_text() for page in (site / "docs/api").glob("*.html"))
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -74,5 +76,5 @@ def test_the_reference_has_every_module_and_tool(site):
     scripts = ["projects.h_deformable_detr.train_net"]
     absent = {name for name in modules if f'id="module-{name}"' not in reference} - {*containers, *scripts}
     assert not absent
-    for tool in (ROOT / "tools").glob("*.py"):
-        assert f"usage: tools/{tool.name}" in reference, tool
+    for command in COMMANDS:
+        assert f"usage: detrex {command}" in reference, command

@@ -18,7 +18,7 @@ from tiny import image_input, tiny_detector
 
 from detrex.checkpoint import Checkpointer
 from detrex.cli import doctor
-from detrex.cli.train import run
+from detrex.cli.train import main as run
 from detrex.config import ConfigError, load_config
 from detrex.engine.faults import explain
 from detrex.engine.run_config import check_batch_size

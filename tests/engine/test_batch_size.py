@@ -14,7 +14,8 @@ from stub_detector import write_config
 from tiny import image_input, tiny_detector
 from torch import nn
 
-from detrex.cli.train import EXIT_CONFIG, EXIT_MACHINE, build_parser, run
+from detrex.cli.train import EXIT_CONFIG, EXIT_MACHINE, build_parser
+from detrex.cli.train import main as run
 from detrex.engine import batch_size
 from detrex.engine.batch_size import dry_run, largest_by_memory, largest_size, largest_that_fits
 from detrex.engine.train import main

@@ -9,7 +9,8 @@ import pytest
 import torch
 from stub_detector import write_config
 
-from detrex.cli.train import EXIT_CONFIG, build_parser, run
+from detrex.cli.train import EXIT_CONFIG, build_parser
+from detrex.cli.train import main as run
 from detrex.engine.train import main
 
 

@@ -11,7 +11,8 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from stub_detector import write_config
 
-from detrex.cli.train import EXIT_CONFIG, EXIT_NOT_FINITE, build_parser, run
+from detrex.cli.train import EXIT_CONFIG, EXIT_NOT_FINITE, build_parser
+from detrex.cli.train import main as run
 from detrex.engine.train import main
 
 
@@ -75,7 +76,7 @@ def test_a_report_that_fails_does_not_fail_the_run(config, tmp_path):
     assert status == 0
     assert (tmp_path / "output" / "model_final.pth").is_file()
     log = (tmp_path / "output" / "log.txt").read_text()
-    assert "The report cannot be written, the run is complete; to try again: tools/report.py" in log
+    assert "The report cannot be written, the run is complete; to try again: detrex report" in log
 
 
 def test_eval_only_repeats_the_last_ap_to_all_digits(config, tmp_path):

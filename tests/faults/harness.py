@@ -40,9 +40,9 @@ def _child(argv: list[str], messages: Path, prepare: Prepare | None) -> None:
         os.dup2(file.fileno(), 2)
         if prepare is not None:
             prepare()
-        from detrex.cli.train import run
+        from detrex.cli.train import main
 
-        sys.exit(run(argv))
+        sys.exit(main(argv))
 
 
 class Run:
@@ -125,7 +125,7 @@ def use_torchrun() -> None:
     from detrex.cli import train
 
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
-    train.run = _torchrun
+    train.main = _torchrun
 
 
 def _torchrun(argv: list[str]) -> int:

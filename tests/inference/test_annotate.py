@@ -1,9 +1,8 @@
-"""tools/demo.py: images and videos with boxes drawn on them."""
+"""detrex predict: images and videos with boxes drawn on them."""
 
 from __future__ import annotations
 
 import json
-import runpy
 import shutil
 import sys
 from collections.abc import Iterator
@@ -12,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from detector_workspace import ROOT, images
+from detector_workspace import images
 from PIL import Image
 
+from detrex.cli import predict
 from detrex.data import read_image
 from detrex.data.datasets.shapes import CLASS_NAMES
 from detrex.inference.annotate import annotate
@@ -65,7 +65,7 @@ def test_video_without_av_names_the_package(detector, tmp_path, monkeypatch):
     assert "pip install av" in summary.failed[0][1]
 
 
-# ------------------------------------------------------------------------------------------------------ tools/demo.py
+# ------------------------------------------------------------------------------------------------------ detrex predict
 def test_find_inputs(tmp_path):
     for name in ("b.JPG", "a.png", "notes.txt", "film.mp4"):
         (tmp_path / name).touch()
@@ -93,14 +93,12 @@ def test_same_names_do_not_overwrite_each_other(detector, workspace, tmp_path):
 
 @pytest.fixture
 def run_tool(workspace, monkeypatch):
-    """tools/demo.py in this process: (output, *inputs) -> exit status."""
-    main = runpy.run_path(str(ROOT / "tools/demo.py"))["main"]
-    monkeypatch.setitem(main.__globals__, "setup_logger", lambda **kwargs: None)
+    """detrex predict in this process: (output, *inputs) -> exit status."""
+    monkeypatch.setattr(predict, "setup_logger", lambda **kwargs: None)
 
     def run(output, *inputs):
         options = ["--weights", str(workspace / "model.pth"), "--output", str(output), "--device", "cpu"]
-        monkeypatch.setattr(sys, "argv", ["demo.py", *options, "--threshold", "0.01", "--input", *map(str, inputs)])
-        return main()
+        return predict.main([*options, "--threshold", "0.01", "--input", *map(str, inputs)])
 
     return run
 
@@ -110,7 +108,7 @@ def test_command_names_and_counts_bad_images(run_tool, workspace, tmp_path, caps
     good = images(workspace)[0]
     assert run_tool(tmp_path / "out", good, tmp_path / "broken.jpg") == 0
     printed = capsys.readouterr().out
-    assert "1 of 2 files done" in printed
+    assert "1 of 2 files processed" in printed
     assert f"skipped {tmp_path / 'broken.jpg'}" in printed
     records = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert [r["file"] for r in records] == [good]

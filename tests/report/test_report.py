@@ -1,4 +1,4 @@
-"""tools/report.py: a page about a run, whatever the run lacks, with names that would be markup."""
+"""detrex report: a page about a run, whatever the run lacks, with names that would be markup."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 from stub_detector import write_config
 
+from detrex.cli.report import main
 from detrex.cli.train import build_parser
 from detrex.config import find_config
 from detrex.data import BoxMetrics, build_coco_evaluator, category_ids
 from detrex.data.datasets.shapes import ShapesParameters, make_demo_data
 from detrex.engine.train import main as train
-from detrex.report import main, write_report
+from detrex.report import write_report
 
 CONFIG = "projects/deformable_detr/configs/demo_shapes.py"
 EVIL = "<script>alert('&amp;')</script>"

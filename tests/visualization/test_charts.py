@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from detrex.visualization.charts import Chart, chart_svg, main, read_metrics, training_curve
+from detrex.cli.visualize import main
+from detrex.visualization.charts import Chart, chart_svg, read_metrics, training_curve
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def runs(tmp_path):
 
 def test_folders_and_files_with_a_panel_for_each_metric(runs, capsys):
     picture = runs / "curves.png"
-    assert main([str(runs / "short"), str(runs / "long" / "metrics.json"), "--output", str(picture)]) == 0
+    assert main(["curves", str(runs / "short"), str(runs / "long" / "metrics.json"), "--output", str(picture)]) == 0
     assert capsys.readouterr().out == f"bbox/AP, total_loss, lr of short, long: {picture}\n"
     with Image.open(picture) as four, Image.open(_draw(runs, "lr", "short")) as one:
         assert (four.width, four.height) == (2 * one.width, 2 * one.height)
@@ -40,7 +41,7 @@ def test_every_run_has_its_line(runs):
 
 def _draw(runs, metric, *names):
     picture = runs / f"{len(names)}.png"
-    assert main([*(str(runs / name) for name in names), "--metrics", metric, "--output", str(picture)]) == 0
+    assert main(["curves", *(str(runs / name) for name in names), "--metrics", metric, "--output", str(picture)]) == 0
     return picture
 
 
@@ -55,7 +56,7 @@ def _draw(runs, metric, *names):
 )
 def test_wrong_input_is_named(runs, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(runs)
-    assert main(arguments) == 2
+    assert main(["curves", *arguments]) == 2
     assert message in capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""tools/visualize_data.py: what the model is trained on."""
+"""detrex visualize dataset: what the model is trained on."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 from coco_files import coco_content
 from PIL import Image
 
+from detrex.cli.visualize import main
 from detrex.inference.drawing import BoxLayer
-from detrex.visualization.dataset import DataSample, main, picture
+from detrex.visualization.dataset import DataSample, picture
 
 CONFIG = """
 import detectron2.data.transforms as T
@@ -32,7 +33,7 @@ def command(folder, write) -> list[str]:
     config.write_text(CONFIG)
     data = {"image_root": folder, "train_json": write(coco_content()), "val_json": write(coco_content(), "val.json")}
     overrides = [f"dataloader.data.{key}={value}" for key, value in data.items()]
-    return ["--config-file", str(config), "--output", str(folder / "out"), *overrides]
+    return ["dataset", "--config-file", str(config), "--output", str(folder / "out"), *overrides]
 
 
 def test_annotations_are_drawn_as_they_lie_on_the_disk(folder, command, capsys):

@@ -1,4 +1,4 @@
-"""tools/visualize_results.py: detections beside the ground truth, mistakes counted."""
+"""detrex visualize results: detections beside the ground truth, mistakes counted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 from coco_files import coco_content
 from PIL import Image
 
-from detrex.visualization.results import count_mistakes, main
+from detrex.cli.visualize import main
+from detrex.visualization.results import count_mistakes
 
 
 def annotation(box, category=1, crowd=0):
@@ -47,7 +48,7 @@ def command(folder, write):
     found = [detection(a["bbox"], a["category_id"]) | {"image_id": a["image_id"]} for a in content["annotations"]]
     (folder / "results.json").write_text(json.dumps([d for d in found if d["image_id"] != 3]))
     paths = {"--results": folder / "results.json", "--annotations": write(content), "--image-root": folder}
-    return [str(word) for pair in paths.items() for word in pair] + ["--output", str(folder / "out")]
+    return ["results", *(str(word) for pair in paths.items() for word in pair), "--output", str(folder / "out")]
 
 
 def test_pictures_and_counts(folder, command, capsys):
