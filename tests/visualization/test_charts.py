@@ -1,4 +1,4 @@
-"""Charts: tools/plot_metrics.py with runs beside each other, the demo's curves, the report's SVG."""
+"""Charts: detrex visualize curves with runs beside each other, the demo's curves, the report's SVG."""
 
 from __future__ import annotations
 
