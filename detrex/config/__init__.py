@@ -1,6 +1,15 @@
 """Lazy configs: find, load, override, validate and save them."""
 
-from .lazy import apply_overrides, find_config, get_config, load_config, save_config, validate_config
+from .lazy import (
+    apply_overrides,
+    find_config,
+    get_config,
+    load_config,
+    load_run_config,
+    register_loader,
+    save_config,
+    validate_config,
+)
 from .validation import ConfigError, ConfigKeyError
 
 __all__ = [
@@ -10,6 +19,8 @@ __all__ = [
     "find_config",
     "get_config",
     "load_config",
+    "load_run_config",
+    "register_loader",
     "save_config",
     "validate_config",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,6 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from detrex.compat.names import is_original_config
-
 from .validation import ConfigError, ConfigKeyError, check_key, check_section, check_targets, child_of, not_importable
 
 __all__ = [
@@ -32,6 +30,8 @@ __all__ = [
     "find_config",
     "get_config",
     "load_config",
+    "load_run_config",
+    "register_loader",
     "save_config",
     "validate_config",
 ]
@@ -39,6 +39,24 @@ __all__ = [
 _ROOT = Path(__file__).resolve().parents[2]
 # A source tree (and an editable install) has configs/ beside the package, a wheel carries it inside.
 _CONFIG_ROOTS = (_ROOT / "configs", _ROOT / "detrex" / "configs")
+_SECTIONS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
+
+_Loader = Callable[[Path, Sequence[str]], DictConfig]
+_LOADERS: list[tuple[Callable[[Path], bool], _Loader]] = []
+
+
+def register_loader(accepts: Callable[[Path], bool], load: _Loader) -> None:
+    """Let :func:`load_config` read config files of another form.
+
+    Args:
+        accepts: whether a file has this form; must not execute it.
+        load: from a file and overrides, which go by the file's own keys, to a config of ours.
+    """
+    _LOADERS.append((accepts, load))
+
+
+def _loader_of(path: Path) -> _Loader | None:
+    return next((load for accepts, load in _LOADERS if accepts(path)), None)
 
 
 def find_config(name: str | os.PathLike) -> Path:
@@ -65,7 +83,7 @@ def find_config(name: str | os.PathLike) -> Path:
 def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
     """Load a ``.py`` or ``.yaml`` config and apply command-line overrides to it.
 
-    A config of the original detrex is rewritten by ``detrex.compat``; overrides go by its own keys.
+    Files of another form are left to the loader that is registered for them, such as that of ``detrex.compat``.
     A config is a program and runs when loaded; load only what you trust.
 
     Raises:
@@ -74,10 +92,8 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictC
     path = find_config(path)
     if path.suffix not in (".py", ".yaml", ".yml"):
         raise ConfigError(f"config file {path} must end in .py, .yaml or .yml")
-    if is_original_config(path):
-        from detrex.compat.original import load_original_config  # which stands on this module
-
-        return load_original_config(path, overrides)
+    if load := _loader_of(path):
+        return load(path, overrides)
     original_import = builtins.__import__
     try:
         cfg = LazyConfig.load(str(path))
@@ -85,6 +101,27 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictC
         # A config that raises would otherwise leave detectron2's import hook installed for good.
         builtins.__import__ = original_import
     return apply_overrides(cfg, overrides)
+
+
+def load_run_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
+    """Load the config of a run, check it, fill in the defaults of ``train`` and apply overrides.
+
+    Raises:
+        ConfigError: what :func:`load_config` refuses, a section that is not there, or what :func:`validate_config`
+            refuses.
+    """
+    foreign = _loader_of(find_config(path)) is not None  # its overrides go by its own keys
+    cfg = load_config(path, overrides if foreign else ())
+    absent = [key for key in _SECTIONS if key not in cfg]
+    if absent:
+        raise ConfigError(f"{path} does not define {', '.join(absent)}: it is not the config of a run")
+    validate_config(cfg)
+    # What the file leaves out of train has its default, also in a file that is older than the key.
+    missing = OmegaConf.missing_keys(cfg.train)  # by their names in cfg
+    cfg.train = OmegaConf.merge(get_config("common/train.py").train, cfg.train)
+    for key in missing:  # merging takes the default for ???
+        OmegaConf.update(cfg, key, "???")
+    return cfg if foreign else apply_overrides(cfg, overrides)
 
 
 def get_config(name: str) -> DictConfig:

@@ -16,17 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+import detrex.compat  # noqa: F401 - lets configs of the original detrex load
 from detrex.checkpoint import Checkpointer, checkpoint_metadata
-from detrex.compat.names import is_original_config
-from detrex.config import (
-    ConfigError,
-    apply_overrides,
-    find_config,
-    get_config,
-    load_config,
-    save_config,
-    validate_config,
-)
+from detrex.config import ConfigError, load_run_config, save_config
 from detrex.config.instantiation import build
 from detrex.config.serialization import resolved_yaml
 from detrex.data import DatasetError, category_ids, prepare_data
@@ -60,19 +52,7 @@ def config_from_args(args: argparse.Namespace) -> DictConfig:
     """
     if not args.config_file:
         raise ConfigError("--config-file is required: the path of a run's config, or the name of an installed one")
-    original = is_original_config(find_config(args.config_file))  # its overrides go by its own keys
-    cfg = load_config(args.config_file, args.opts if original else ())
-    absent = [key for key in ("model", "dataloader", "optimizer", "lr_multiplier", "train") if key not in cfg]
-    if absent:
-        raise ConfigError(f"{args.config_file} does not define {', '.join(absent)}: it is not the config of a run")
-    validate_config(cfg)
-    # What the file leaves out of train has its default, also in a file that is older than the key.
-    missing = OmegaConf.missing_keys(cfg.train)  # by their names in cfg
-    cfg.train = OmegaConf.merge(get_config("common/train.py").train, cfg.train)
-    for key in missing:  # merging takes the default for ???
-        OmegaConf.update(cfg, key, "???")
-    if not original:
-        apply_overrides(cfg, args.opts)
+    cfg = load_run_config(args.config_file, args.opts)
     if args.num_gpus == 0:
         cfg.train.device = "cpu"
     _check_values(cfg)

@@ -15,6 +15,7 @@ from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+import detrex.compat  # noqa: F401 - lets configs of the original detrex load
 from detrex.checkpoint import Checkpointer, CheckpointError, class_names, read_checkpoint, resolve_checkpoint
 from detrex.checkpoint.metadata import SECTIONS
 from detrex.config import ConfigError, apply_overrides, load_config
