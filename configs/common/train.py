@@ -48,8 +48,10 @@ train = {
     "amp": {"enabled": False, "dtype": "bfloat16"},
     "clip_grad": {"enabled": True, "params": {"max_norm": 0.1, "norm_type": 2}},
     # Optimizations (detrex.inference.optimizations) change results only by rounding: "all", "none" or a list of names.
+    # onednn_linear: where that optimization takes effect: "auto" (by the processor, the same in every run), "always" or
+    # "measure" (whatever is faster when the run starts). The choice is kept in checkpoints.
     # keep_freed_memory: on CPUs, the process holds up to 1.5 times its peak and spends no time on fresh pages.
-    "optimizations": {"training": "all", "evaluation": "all", "keep_freed_memory": True},
+    "optimizations": {"training": "all", "evaluation": "all", "onednn_linear": "auto", "keep_freed_memory": True},
     # Arguments of torch's DistributedDataParallel.
     "ddp": {"broadcast_buffers": False, "find_unused_parameters": False, "fp16_compression": False},
     # FSDP2 instead of DistributedDataParallel: weights, gradients and optimizer state are spread over the processes.

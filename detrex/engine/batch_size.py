@@ -315,7 +315,8 @@ def _find(cfg: DictConfig, device: torch.device) -> tuple[int, str]:
     sample = largest_sample(build(cfg, "dataloader.train"))
     model = build(cfg, "model").to(device).train()
     check_parts(model, least)
-    TrainingOptimizations(model, parse_optimizations(cfg.train.optimizations.training, TRAINING_OPTIMIZATIONS))
+    names = parse_optimizations(cfg.train.optimizations.training, TRAINING_OPTIMIZATIONS)
+    TrainingOptimizations(model, names, onednn=cfg.train.optimizations.onednn_linear)
     shape = " x ".join(map(str, sample["image"].shape[1:]))
     amp = cfg.train.amp.dtype if cfg.train.amp.enabled else None
 

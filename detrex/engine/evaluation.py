@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from detrex.inference.optimizations import OPTIMIZATIONS, optimize_model, parse_optimizations
+from detrex.inference.optimizations import ONEDNN_CHOICES, OPTIMIZATIONS, optimize_model, parse_optimizations
 
 __all__ = ["FirstBatches", "evaluate", "finite_scalars"]
 
@@ -36,10 +36,15 @@ class FirstBatches:
         return islice(iter(self.loader), len(self))
 
 
-def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, dict[str, float]]:
+def evaluate(cfg: DictConfig, model: nn.Module, *, onednn: bool | None = None) -> dict[str, dict[str, float]]:
     """Run ``cfg.dataloader.evaluator`` over ``cfg.dataloader.test`` in float32 and print the ``copypaste:`` lines.
 
     Every process must call it; in several, each takes a share of the images.
+
+    Args:
+        cfg: of a run.
+        model: to evaluate; may be wrapped in ``DistributedDataParallel``.
+        onednn: whether its run sends linear layers through oneDNN; None: as ``train.optimizations.onednn_linear`` says.
 
     Returns:
         task -> metric -> value on the main process, {} elsewhere and where no evaluator is configured.
@@ -55,7 +60,10 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, dict[str, float]]:
     rehearsal = cfg.train.fast_dev_run
     if rehearsal.enabled:
         loader = FirstBatches(loader, rehearsal.eval_batches)
-    model = optimize_model(model, parse_optimizations(cfg.train.optimizations.evaluation, OPTIMIZATIONS))
+    optimizations = cfg.train.optimizations
+    if onednn is None:
+        onednn = ONEDNN_CHOICES[optimizations.onednn_linear]()
+    model = optimize_model(model, parse_optimizations(optimizations.evaluation, OPTIMIZATIONS), onednn=onednn)
     results = inference_on_dataset(model, loader, evaluator)
     if comm.is_main_process():
         print_csv_format(results)

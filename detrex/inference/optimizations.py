@@ -11,11 +11,17 @@ import torch
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from detrex.layers.onednn import OneDnnLinear, onednn_linear_is_available, onednn_linear_is_faster
+from detrex.layers.onednn import (
+    OneDnnLinear,
+    measure_onednn_linear,
+    onednn_linear_is_available,
+    prefers_onednn_linear,
+)
 from detrex.modeling.encoder import DeformableEncoderLayer
 from detrex.structures import PyramidLayout
 
 __all__ = [
+    "ONEDNN_CHOICES",
     "OPTIMIZATIONS",
     "TRAINING_OPTIMIZATIONS",
     "TrainingOptimizations",
@@ -30,13 +36,16 @@ M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1  # of mallopt(3)
 CHUNK = 2048  # rows of tokens: with an FFN of 1024 channels they take 8 MiB, which stay in the cache
 
 
-def optimize_model(model: nn.Module, optimizations: Sequence[str] | None = None) -> nn.Module:
-    """A copy of the model for inference alone, in evaluation mode and without gradients.
+def optimize_model(
+    model: nn.Module, optimizations: Sequence[str] | None = None, *, onednn: bool | None = None
+) -> nn.Module:
+    """Copy a model for inference, in evaluation mode and without gradients.
 
     Args:
         model: any model; the optimizations look for the parts of a detector.
         optimizations: names from ``OPTIMIZATIONS``; None enables all of them. One that does not apply to the
             model's device or parts changes nothing.
+        onednn: whether ``onednn_linear`` takes effect; None: by the rule of ``prefers_onednn_linear``.
 
     Returns:
         The copy. Its outputs are those of the model up to rounding.
@@ -45,47 +54,47 @@ def optimize_model(model: nn.Module, optimizations: Sequence[str] | None = None)
         ValueError: for an unknown optimization.
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
-    _apply(model, OPTIMIZATIONS, optimizations)
+    _apply(model, OPTIMIZATIONS, optimizations, prefers_onednn_linear() if onednn is None else onednn)
     return model
 
 
 class TrainingOptimizations:
-    """Pulls those optimizations that training can use too, on the model itself.
+    """Applies the optimizations that training can use too, to the model itself.
 
     Parameters stay the same objects under the same names: checkpoints and optimizers see no difference. Whether linear
-    layers go through oneDNN is measured in the first process, and kept in checkpoints, where this object takes part:
-    a resumed run computes as it did before, whatever a measurement would say now.
+    layers go through oneDNN is decided by the first process and kept in checkpoints: a resumed run, and its
+    evaluations, compute as before on any machine.
 
     Args:
         model: as for :func:`optimize_model`.
-        optimizations: names out of ``TRAINING_OPTIMIZATIONS``; None applies all of them.
+        optimizations: names out of ``TRAINING_OPTIMIZATIONS``; None enables all of them.
+        onednn: one of ``ONEDNN_CHOICES``.
+
+    Attributes:
+        onednn: what was decided, for evaluations too.
 
     Raises:
         ValueError: for an unknown optimization.
     """
 
-    def __init__(self, model: nn.Module, optimizations: Sequence[str] | None = None):
+    def __init__(self, model: nn.Module, optimizations: Sequence[str] | None = None, *, onednn: str = "auto"):
         self._model = model
-        self._measured = optimizations is None or "onednn_linear" in optimizations
-        _apply(model, TRAINING_OPTIMIZATIONS, optimizations)
-        self._use_onednn(comm.all_gather(self._uses_onednn())[0])
+        self._applies = optimizations is None or "onednn_linear" in optimizations
+        self.onednn: bool = comm.all_gather(ONEDNN_CHOICES[onednn]())[0]
+        _apply(model, TRAINING_OPTIMIZATIONS, optimizations, self.onednn)
 
     def state_dict(self) -> dict[str, bool]:
-        """What was chosen by measurement."""
-        return {"onednn_linear": self._uses_onednn()}
+        """What was decided."""
+        return {"onednn_linear": self.onednn}
 
     def load_state_dict(self, state_dict: Mapping[str, bool]) -> None:
-        """Choose the same again, unless the config does not leave the choice to a measurement."""
-        if self._measured:
-            self._use_onednn(state_dict["onednn_linear"])
-
-    def _uses_onednn(self) -> bool:
-        return any(isinstance(module, OneDnnLinear) for module in self._model.modules())
-
-    def _use_onednn(self, yes: bool) -> None:
-        if yes and onednn_linear_is_available():
-            _replace(self._model, nn.Linear, OneDnnLinear)
-        elif not yes:
+        """Decide the same again; the layers follow where the config enables the optimization."""
+        self.onednn = state_dict["onednn_linear"]
+        if not self._applies:
+            return
+        if self.onednn:
+            onednn_linear(self._model)
+        else:
             _replace(self._model, OneDnnLinear, OneDnnLinear.usual)
 
 
@@ -125,12 +134,16 @@ def parse_optimizations(value: str | Sequence[str], available: Mapping[str, obje
 
 
 def _apply(
-    model: nn.Module, available: Mapping[str, Callable[[nn.Module], str]], optimizations: Sequence[str] | None
+    model: nn.Module,
+    available: Mapping[str, Callable[[nn.Module], str]],
+    optimizations: Sequence[str] | None,
+    onednn: bool,
 ) -> None:
     names = tuple(available) if optimizations is None else parse_optimizations(optimizations, available)
     for name, optimize in available.items():
         if name in names:
-            logger.info("optimization: %s: %s", name, optimize(model))
+            effect = optimize(model) if onednn or name != "onednn_linear" else "not faster on this processor"
+            logger.info("optimization: %s: %s", name, effect)
 
 
 # convolutions ------------------------------------------------------------------------
@@ -162,9 +175,9 @@ def channels_last(model: nn.Module) -> str:
 
 # linear layers ------------------------------------------------------------------------
 def onednn_linear(model: nn.Module) -> str:
-    """Send linear layers through oneDNN where a measurement says that this is faster here."""
-    if next(model.parameters()).device.type != "cpu" or not onednn_linear_is_faster():
-        return "not faster on this machine"
+    """Send linear layers through oneDNN; for CPUs."""
+    if next(model.parameters()).device.type != "cpu" or not onednn_linear_is_available():
+        return "for CPUs, with a torch that has oneDNN"
     return f"{_replace(model, nn.Linear, OneDnnLinear)} linear layers"
 
 
@@ -208,7 +221,7 @@ def _replace(model: nn.Module, old: type[nn.Module], new: Callable[[nn.Module], 
     return len(found)
 
 
-# In the order in which they are pulled.
+# In the order in which they are applied.
 OPTIMIZATIONS: dict[str, Callable[[nn.Module], str]] = {
     "fold_norms": fold_norms,
     "channels_last": channels_last,
@@ -216,3 +229,9 @@ OPTIMIZATIONS: dict[str, Callable[[nn.Module], str]] = {
     "chunked_encoder": chunked_encoder,
 }
 TRAINING_OPTIMIZATIONS = {name: OPTIMIZATIONS[name] for name in ("channels_last", "onednn_linear")}
+# train.optimizations.onednn_linear -> whether linear layers go through oneDNN on this machine.
+ONEDNN_CHOICES: dict[str, Callable[[], bool]] = {
+    "auto": prefers_onednn_linear,
+    "always": onednn_linear_is_available,
+    "measure": measure_onednn_linear,
+}

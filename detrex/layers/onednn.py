@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import platform
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["OneDnnLinear", "onednn_linear_is_available", "onednn_linear_is_faster"]
+__all__ = ["OneDnnLinear", "measure_onednn_linear", "onednn_linear_is_available", "prefers_onednn_linear"]
 
 REPEATS = 7  # of a measurement, in turns; the best counts
 CHUNK = 2048  # rows that are transposed at once for the gradient of a weight; they stay in the cache
@@ -90,9 +93,27 @@ def onednn_linear_is_available() -> bool:
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
+def prefers_onednn_linear() -> bool:
+    """Whether oneDNN is the faster one on this processor, by rule: AVX-512, and not made by Intel.
+
+    ``F.linear`` calls MKL, which has AVX-512 code for its maker's processors only. With AVX2 alone they are about as
+    fast as each other; see docs/decisions/0037-onednn-by-rule.md for the measurements.
+    """
+    avx512 = torch.backends.mkl.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return avx512 and "Intel" not in _cpu_vendor() and onednn_linear_is_available()
+
+
+def _cpu_vendor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("vendor_id"):
+                return line.partition(":")[2].strip()
+    return platform.processor()  # on Windows "AMD64 Family 25 Model 33 Stepping 0, AuthenticAMD"
+
+
 @functools.cache
-def onednn_linear_is_faster(rows: int = 4096, channels: int = 256, margin: float = 1.2) -> bool:
-    """Measure once whether oneDNN beats MKL, which ``F.linear`` calls and which prefers its maker's processors.
+def measure_onednn_linear(rows: int = 4096, channels: int = 256, margin: float = 1.2) -> bool:
+    """Measure once whether oneDNN is the faster one; on a busy machine the answer may change from run to run.
 
     Takes some 20 ms. The answer is no where there is no such operator.
     """

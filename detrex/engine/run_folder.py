@@ -1,0 +1,210 @@
+"""``train.output_dir``: one run at a time writes to it, and a new run never mixes with the files of an earlier one."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from detectron2.utils import comm
+
+from detrex.config.validation import ConfigError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+__all__ = ["RunFolder", "make_folder"]
+
+logger = logging.getLogger(__name__)
+
+LOCK = "run.lock"
+_LOGS = "log.txt*"
+_OF_A_RUN = (
+    "model_*.pth",
+    "model_*.pth.tmp",
+    "last_checkpoint",
+    "metrics.json",
+    "events.out.tfevents.*",
+    "non_finite_*.pth",
+    "config.yaml",
+    "coco_instances_results.json",
+    "report.html",
+)
+_TRACES = _OF_A_RUN[:5]  # of a run that has begun; the others may be of one that was refused
+
+
+def make_folder(path: str) -> None:
+    """Create ``train.output_dir``; called by all processes.
+
+    Raises:
+        ConfigError: it, or a folder above it, is a file.
+    """
+    refusal = ""
+    if comm.is_main_process():
+        try:
+            os.makedirs(path, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as e:
+            refusal = f"train.output_dir={path}: {e.filename} is a file; give the path of a folder"
+    _refuse(refusal)
+
+
+class RunFolder:
+    """The output folder, locked for this job until the context ends.
+
+    The lock is the file ``run.lock``, with the process that holds it. Where the file system has POSIX locks, also
+    shared between machines (NFS), they decide, and end with the process, however that ends. Elsewhere a lock counts as
+    left behind if its process, on this machine, is gone.
+
+    Every process of a job creates the object, the first one does the work.
+
+    Args:
+        path: of the folder, which is created.
+
+    Raises:
+        ConfigError: another run writes to it, or it is a file.
+    """
+
+    def __init__(self, path: str):
+        make_folder(path)
+        self._path = Path(path)
+        self._lock: IO[str] | None = None
+        self._log_sizes: dict[Path, int] = {}
+        refusal = ""
+        if comm.is_main_process():
+            self._lock, refusal = _acquire(self._path / LOCK)
+            self._log_sizes = {log: log.stat().st_size for log in self._path.glob(_LOGS)}
+        _refuse(refusal)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        if self._lock is not None:
+            with suppress(OSError):
+                (self._path / LOCK).unlink()  # while it is still locked
+            self._lock.close()
+
+    def retire_earlier_run(self) -> dict[Path, Path]:
+        """Move the files of an earlier run into a folder of their own below this one; nothing is deleted.
+
+        Returns:
+            Old -> new path of what was moved; {} in all processes but the first, or if nothing was there.
+        """
+        if not (comm.is_main_process() and any(True for name in _TRACES for _ in self._path.glob(name))):
+            return {}
+        target = self._new_subfolder()
+        files = [path for name in _OF_A_RUN for path in self._path.glob(name)]
+        moved = {path: target / path.name for path in files}
+        for path, new in moved.items():
+            path.rename(new)
+        for log, size in self._log_sizes.items():  # this run's lines stay
+            lines = log.read_bytes()
+            (target / log.name).write_bytes(lines[:size])
+            os.truncate(log, 0)
+            with log.open("ab") as f:
+                f.write(lines[size:])
+        logger.warning(
+            "%s had the files of an earlier run: moved %d of them to %s. To continue a run instead, use --resume",
+            self._path,
+            len(moved),
+            target,
+        )
+        return moved
+
+    def _new_subfolder(self) -> Path:
+        stem = time.strftime("earlier_run_%Y%m%d_%H%M%S")
+        for suffix in ("", *(f"_{i}" for i in range(2, 1000))):
+            with suppress(FileExistsError):
+                target = self._path / f"{stem}{suffix}"
+                target.mkdir()
+                return target
+        raise FileExistsError(errno.EEXIST, "a thousand runs began in the same second", str(self._path))
+
+
+def _refuse(refusal: str) -> None:
+    """Raise ConfigError in all processes if the first one has a reason."""
+    refusal = comm.all_gather(refusal)[0]
+    if refusal:
+        raise ConfigError(refusal)
+
+
+# -------------------------------------------------------------------------------------------------------------- lock
+def _acquire(path: Path) -> tuple[IO[str] | None, str]:
+    """The locked file and "", or None and who holds it."""
+    while True:
+        file = path.open("a+")
+        exclusive = _try_lock(file)
+        if exclusive and not _is_at(file, path):  # its holder has just removed it
+            file.close()
+            continue
+        file.seek(0)
+        holder = _parse(file.read())
+        if exclusive is False or (holder and _may_run(holder, unless_known=exclusive is None)):
+            file.close()
+            return None, (
+                f"train.output_dir={path.parent} is in use by another run: process {holder.get('pid', '?')} on "
+                f"{holder.get('host', '?')}, since {holder.get('since', '?')}. Give this run another train.output_dir, "
+                f"or stop that one first; if its process no longer exists, delete {path}"
+            )
+        file.truncate(0)
+        pid = os.getpid()
+        me = {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "since": time.strftime("%F %T %z")}
+        file.write(json.dumps(me))
+        file.flush()
+        return file, ""
+
+
+def _try_lock(file: IO[str]) -> bool | None:
+    """Whether the lock was free; None where there are no locks."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of the process: data workers do not inherit it
+    except OSError as e:
+        return False if e.errno in (errno.EACCES, errno.EAGAIN) else None
+    return True
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _parse(text: str) -> dict[str, Any]:
+    with suppress(ValueError):
+        holder = json.loads(text)
+        if isinstance(holder, dict):
+            return holder
+    return {}
+
+
+def _may_run(holder: dict[str, Any], *, unless_known: bool) -> bool:
+    """Whether the process that a lock names may still run; ``unless_known`` is the answer for another machine's."""
+    pid = holder.get("pid")
+    if holder.get("host") != socket.gethostname() or not isinstance(pid, int):
+        return unless_known
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        pass
+    return holder.get("started") == _started(pid)  # another process may have got the number
+
+
+def _started(pid: int) -> str:
+    """When a process began, in the kernel's clock ticks since boot; "" where the system does not tell."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return ""
