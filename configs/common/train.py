@@ -14,6 +14,8 @@ train = {
         # ... except those whose names match one of these regular expressions: they start afresh, and are listed.
         "reinit": [],
     },
+    # Parts of the model that are not trained, by name: "backbone", "transformer.encoder". They stay in evaluation mode.
+    "freeze": [],
     # "auto" is the GPU if there is one, else the CPU.
     "device": "auto",
     # Below 0: another seed each time, printed in the log. On the CPU a seed makes a run repeat bit by bit.

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from detrex.utils.random_state import seeded
 
-__all__ = ["BrokenImagesError", "TrainLoader", "build_train_loader"]
+__all__ = ["BrokenImagesError", "TrainLoader", "build_train_loader", "shield_worker", "signals_held"]
 
 logger = logging.getLogger(__name__)
 
@@ -122,13 +122,13 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         """Raises BrokenImagesError: see ``max_broken_images``."""
-        with _signals_held():
+        with signals_held():
             batches = iter(
                 DataLoader(
                     self._samples,
                     batch_sampler=itertools.islice(self._plan(), self._position, None),
                     collate_fn=list,
-                    worker_init_fn=_shield_worker,
+                    worker_init_fn=shield_worker,
                     generator=Generator(),  # of seeds that nothing uses; the default generator belongs to the model
                     **self._loader,
                 )
@@ -243,7 +243,7 @@ def _wide(records: Sequence[dict[str, Any]] | Dataset) -> bytearray:
 
 
 @contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
+def signals_held() -> Iterator[None]:
     """Have workers begin with a cluster's signals blocked: one that comes before the shield is up would kill them."""
     if not hasattr(signal, "sigwaitinfo"):  # without it, nobody would unblock them
         yield
@@ -255,7 +255,7 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _shield_worker(_: int) -> None:
+def shield_worker(_: int) -> None:
     """Have a worker outlive the signals that a cluster sends to all processes of a job before it takes the machine.
 
     The training process has to finish its step and to save, and a worker that dies would stop it. SIGTERM from the

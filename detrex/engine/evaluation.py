@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import math
 from collections.abc import Iterator
@@ -15,25 +16,41 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
+from detrex.config import ConfigError
+from detrex.data import metric_names
+from detrex.data.loader import shield_worker, signals_held
 from detrex.inference.optimizations import ONEDNN_CHOICES, OPTIMIZATIONS, optimize_model, parse_optimizations
 
-__all__ = ["FirstBatches", "evaluate", "finite_scalars"]
+__all__ = ["EvaluationBatches", "check_metric", "evaluate", "finite_scalars"]
 
 logger = logging.getLogger(__name__)
 
 
-class FirstBatches:
-    """The first ``num_batches`` of a loader, with a length."""
+class EvaluationBatches:
+    """The batches of a test loader, or the first of them.
 
-    def __init__(self, loader: Any, num_batches: int):
-        self.loader, self.num_batches = loader, num_batches
+    Its workers outlive the signals that a cluster sends to all processes of a job: one whose workers die would leave
+    the others waiting for its share of the results.
+
+    Args:
+        loader: of test data.
+        limit: number of batches; None for all.
+    """
+
+    def __init__(self, loader: Any, limit: int | None = None):
+        self.loader, self.limit = loader, limit
+        if isinstance(loader, DataLoader) and loader.worker_init_fn is None:
+            loader.worker_init_fn = shield_worker
 
     def __len__(self) -> int:
-        return min(self.num_batches, len(self.loader))
+        return len(self.loader) if self.limit is None else min(self.limit, len(self.loader))
 
     def __iter__(self) -> Iterator[Any]:
-        return islice(iter(self.loader), len(self))
+        with signals_held():
+            batches = iter(self.loader)
+        return batches if self.limit is None else islice(batches, self.limit)
 
 
 def evaluate(cfg: DictConfig, model: nn.Module, *, onednn: bool | None = None) -> dict[str, dict[str, float]]:
@@ -58,8 +75,7 @@ def evaluate(cfg: DictConfig, model: nn.Module, *, onednn: bool | None = None) -
     loader = instantiate(cfg.dataloader.test)
     evaluator = instantiate(cfg.dataloader.evaluator)
     rehearsal = cfg.train.fast_dev_run
-    if rehearsal.enabled:
-        loader = FirstBatches(loader, rehearsal.eval_batches)
+    loader = EvaluationBatches(loader, rehearsal.eval_batches if rehearsal.enabled else None)
     optimizations = cfg.train.optimizations
     if onednn is None:
         onednn = ONEDNN_CHOICES[optimizations.onednn_linear]()
@@ -74,3 +90,29 @@ def finite_scalars(results: dict[str, Any]) -> dict[str, float]:
     """Results as ``task/metric`` -> value, without the undefined ones: NaN is not JSON."""
     flat = flatten_results_dict(results)
     return {key: float(value) for key, value in flat.items() if math.isfinite(float(value))}
+
+
+def check_metric(cfg: DictConfig) -> None:
+    """Check that ``train.checkpointer.best``, which early stopping watches too, will be measured.
+
+    Args:
+        cfg: of a run, its data prepared. An evaluator of another kind than :func:`detrex.data.build_coco_evaluator` is
+            not known and not checked.
+
+    Raises:
+        ConfigError: it is not one of the evaluator's metrics; with the one that may be meant.
+    """
+    best, evaluator = cfg.train.checkpointer.best, cfg.dataloader.get("evaluator")
+    target = None if evaluator is None else evaluator.get("_target_")
+    if not best or getattr(target, "__qualname__", str(target)).rpartition(".")[2] != "build_coco_evaluator":
+        return
+    names = metric_names(evaluator.dataset_name)
+    if best in names:
+        return
+    by_short_name = {name.partition("/")[2].lower(): name for name in names}
+    close = difflib.get_close_matches(best.rpartition("/")[2].lower(), by_short_name, n=1)
+    question = f"; did you mean {by_short_name[close[0]]}?" if close else "."
+    raise ConfigError(
+        f"train.checkpointer.best={best!r} is not a metric of the evaluation{question} It must be one of "
+        f"{', '.join(names[:20])}{', ...' if len(names) > 20 else ''}, or empty to keep no best weights"
+    )

@@ -25,7 +25,7 @@ from detrex.utils.random_state import random_state, set_random_state
 
 from .gradients import losses_of_parts
 
-__all__ = ["explain", "image_names", "locate_non_finite", "save_batch"]
+__all__ = ["explain", "few", "image_names", "locate_non_finite", "save_batch"]
 
 Batch = Sequence[Mapping[str, Any]]
 
@@ -159,7 +159,7 @@ def locate_non_finite(
 def _repeat(model: nn.Module, parts: Sequence[Batch], context: Callable[[], AbstractContextManager[Any]]) -> str:
     spoilt = [name for name, p in model.named_parameters() if not p.isfinite().all()]
     if spoilt:
-        return f"{_few(spoilt)} (parameters that are not finite already)"
+        return f"{few(spoilt)} (parameters that are not finite already)"
     found: dict[str, list[str]] = {"forward": [], "backward": []}
 
     def check_gradient(name: str, gradient: Tensor) -> None:
@@ -184,8 +184,8 @@ def _repeat(model: nn.Module, parts: Sequence[Batch], context: Callable[[], Abst
         total.backward()
     bad = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
     if found["backward"]:
-        return f"{found['backward'][0]} (its output's gradient is the first that is not finite); parameters {_few(bad)}"
-    return f"parameters {_few(bad)} (their gradients)" if bad else "none; it did not happen again when repeated here"
+        return f"{found['backward'][0]} (its output's gradient is the first that is not finite); parameters {few(bad)}"
+    return f"parameters {few(bad)} (their gradients)" if bad else "none; it did not happen again when repeated here"
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -203,5 +203,6 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
-def _few(names: Sequence[str], most: int = 3) -> str:
+def few(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -6,7 +6,6 @@ import argparse
 import importlib.metadata
 import inspect
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -23,6 +22,8 @@ import detrex_ops
 from detrex.config.validation import ConfigError
 from detrex.distributed.devices import resolve_device
 from detrex.inference.optimizations import keep_freed_memory
+
+from .run_folder import make_folder
 
 __all__ = ["check_batch_size", "describe_host", "setup_run"]
 
@@ -96,9 +97,7 @@ def setup_run(cfg: DictConfig, args: argparse.Namespace) -> torch.device:
 
 
 def _open_logs(output_dir: str) -> None:
-    if comm.is_main_process():
-        os.makedirs(output_dir, exist_ok=True)
-    comm.synchronize()
+    make_folder(output_dir)
     # An earlier run in this process left its handlers; setup_logger would add to them and double every line.
     for name in _LOGGERS:
         logging.getLogger(name).handlers.clear()

@@ -14,8 +14,10 @@ from types import TracebackType
 from typing import IO, Any
 
 from detectron2.utils import comm
+from omegaconf import DictConfig
 
-from detrex.config.validation import ConfigError
+from detrex.config import ConfigError, save_config
+from detrex.utils.text import count_of
 
 try:
     import fcntl
@@ -26,7 +28,7 @@ __all__ = ["RunFolder", "make_folder"]
 
 logger = logging.getLogger(__name__)
 
-LOCK = "run.lock"
+LOCK, CONFIG, PROPOSED = "run.lock", "config.yaml", "config.yaml.new"
 _LOGS = "log.txt*"
 _OF_A_RUN = (
     "model_*.pth",
@@ -35,8 +37,8 @@ _OF_A_RUN = (
     "metrics.json",
     "events.out.tfevents.*",
     "non_finite_*.pth",
-    "config.yaml",
-    "coco_instances_results.json",
+    CONFIG,
+    "coco_instances_*",
     "report.html",
 )
 _TRACES = _OF_A_RUN[:5]  # of a run that has begun; the others may be of one that was refused
@@ -89,23 +91,38 @@ class RunFolder:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         if self._lock is not None:
+            (self._path / PROPOSED).unlink(missing_ok=True)  # the run was refused
             with suppress(OSError):
                 (self._path / LOCK).unlink()  # while it is still locked
             self._lock.close()
 
-    def retire_earlier_run(self) -> dict[Path, Path]:
-        """Move the files of an earlier run into a folder of their own below this one; nothing is deleted.
+    def propose(self, cfg: DictConfig) -> None:
+        """Keep the config of this run for :meth:`begin`.
 
-        Returns:
-            Old -> new path of what was moved; {} in all processes but the first, or if nothing was there.
+        Raises:
+            ConfigError: it cannot be written.
         """
-        if not (comm.is_main_process() and any(True for name in _TRACES for _ in self._path.glob(name))):
-            return {}
+        if comm.is_main_process():
+            save_config(cfg, self._path / PROPOSED)
+
+    def begin(self, *, fresh: bool) -> None:
+        """Write ``config.yaml``, once nothing can refuse the run any more; called by all processes.
+
+        Args:
+            fresh: whether the run starts from the beginning: files of an earlier run are then moved into a folder of
+                their own below this one, never deleted.
+        """
+        if comm.is_main_process():
+            if fresh and any(True for name in _TRACES for _ in self._path.glob(name)):
+                self._retire()
+            (self._path / PROPOSED).replace(self._path / CONFIG)
+        comm.synchronize()
+
+    def _retire(self) -> None:
         target = self._new_subfolder()
         files = [path for name in _OF_A_RUN for path in self._path.glob(name)]
-        moved = {path: target / path.name for path in files}
-        for path, new in moved.items():
-            path.rename(new)
+        for path in files:
+            path.rename(target / path.name)
         for log, size in self._log_sizes.items():  # this run's lines stay
             lines = log.read_bytes()
             (target / log.name).write_bytes(lines[:size])
@@ -113,12 +130,11 @@ class RunFolder:
             with log.open("ab") as f:
                 f.write(lines[size:])
         logger.warning(
-            "%s had the files of an earlier run: moved %d of them to %s. To continue a run instead, use --resume",
+            "%s has the files of an earlier run: %s moved to %s. To continue a run, use --resume",
             self._path,
-            len(moved),
+            count_of(len(files), "file"),
             target,
         )
-        return moved
 
     def _new_subfolder(self) -> Path:
         stem = time.strftime("earlier_run_%Y%m%d_%H%M%S")
@@ -192,6 +208,8 @@ def _parse(text: str) -> dict[str, Any]:
 def _may_run(holder: dict[str, Any], *, unless_known: bool) -> bool:
     """Whether the process that a lock names may still run; ``unless_known`` is the answer for another machine's."""
     pid = holder.get("pid")
+    if os.name != "posix":  # no question that one can ask without harm
+        return False
     if holder.get("host") != socket.gethostname() or not isinstance(pid, int):
         return unless_known
     try:

@@ -18,25 +18,27 @@ from torch import nn
 
 import detrex.compat  # noqa: F401 - lets configs of the original detrex load
 from detrex.checkpoint import Checkpointer, checkpoint_metadata
-from detrex.config import ConfigError, load_run_config, save_config
+from detrex.config import ConfigError, load_run_config
 from detrex.config.instantiation import build
 from detrex.config.serialization import resolved_yaml
-from detrex.data import DatasetError, category_ids, prepare_data
+from detrex.data import DataInfo, DatasetError, category_ids, prepare_data
 from detrex.distributed.parallel import shard, whole_copy
 from detrex.inference.optimizations import (
+    ONEDNN_CHOICES,
     OPTIMIZATIONS,
     TRAINING_OPTIMIZATIONS,
     TrainingOptimizations,
     parse_optimizations,
 )
-from detrex.solver.lr_schedule import describe_lr, resolve_durations
-from detrex.solver.param_groups import build_optimizer, scale_lr
+from detrex.solver.lr_schedule import Schedule, describe_lr, resolve_durations
+from detrex.solver.param_groups import build_optimizer, freeze, scale_lr
 
 from .batch_size import largest_sample, report_dry_run, resolve_batch_size
 from .class_matching import follow_checkpoint_classes
-from .evaluation import evaluate, finite_scalars
-from .hooks import build_hooks
+from .evaluation import check_metric, evaluate, finite_scalars
+from .hooks import Evaluation, build_hooks
 from .run_config import check_batch_size, setup_run
+from .run_folder import RunFolder
 from .trainer import Trainer
 
 __all__ = ["config_from_args", "do_eval", "do_train", "main"]
@@ -79,6 +81,11 @@ def _check_values(cfg: DictConfig) -> None:
             parse_optimizations(cfg.train.optimizations[key], available)
         except ValueError as e:
             raise ConfigError(f"train.optimizations.{key}: {e}") from e
+    if cfg.train.optimizations.onednn_linear not in ONEDNN_CHOICES:
+        raise ConfigError(
+            f"train.optimizations.onednn_linear={cfg.train.optimizations.onednn_linear!r} must be one of "
+            f"{', '.join(ONEDNN_CHOICES)}"
+        )
 
 
 def _rehearse(cfg: DictConfig) -> None:
@@ -104,6 +111,25 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         Preempted: (SystemExit) stopped by a signal, and saved.
     """
     cfg = config_from_args(args)
+    if args.eval_only:
+        device, _ = _prepare(cfg, args)
+        logger.info("Config (not saved):\n%s", resolved_yaml(cfg))
+        return do_eval(cfg, device=device)
+    with RunFolder(cfg.train.output_dir) as folder:
+        device, data = _prepare(cfg, args)
+        resolve_batch_size(cfg, device, resume=args.resume)
+        folder.propose(cfg)
+        logger.info("Config (config.yaml):\n%s", resolved_yaml(cfg))
+        metadata = checkpoint_metadata(cfg, class_names=data.class_names, category_ids=category_ids(data.test_name))
+        size = data.num_train_images
+        results = do_train(cfg, device=device, num_images=size, folder=folder, metadata=metadata, resume=args.resume)
+        if cfg.train.report and comm.is_main_process():
+            _report(cfg.train.output_dir)
+        return results
+
+
+def _prepare(cfg: DictConfig, args: argparse.Namespace) -> tuple[torch.device, DataInfo]:
+    """Open the logs, and check batch, data and classes."""
     device = setup_run(cfg, args)
     for note in OmegaConf.select(cfg, "rewritten.notes") or ():
         logger.warning("%s: %s", args.config_file, note)
@@ -118,19 +144,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     except DatasetError as e:
         raise ConfigError(f"classes: {e}") from e
     if not args.eval_only:
-        resolve_batch_size(cfg, device, resume=args.resume)
-    if comm.is_main_process():
-        path = os.path.join(cfg.train.output_dir, "config.yaml")
-        if not args.eval_only:
-            save_config(cfg, path)
-        logger.info("Config (%s):\n%s", "not saved" if args.eval_only else path, resolved_yaml(cfg))
-    if args.eval_only:
-        return do_eval(cfg, device=device)
-    metadata = checkpoint_metadata(cfg, class_names=data.class_names, category_ids=category_ids(data.test_name))
-    results = do_train(cfg, device=device, num_images=data.num_train_images, metadata=metadata, resume=args.resume)
-    if cfg.train.report and comm.is_main_process():
-        _report(cfg.train.output_dir)
-    return results
+        check_metric(cfg)
+    return device, data
 
 
 def _report(folder: str) -> None:
@@ -147,10 +162,10 @@ def _report(folder: str) -> None:
 
 
 def do_eval(cfg: DictConfig, *, device: torch.device) -> dict[str, Any]:
-    """Evaluate ``train.init_checkpoint``; a file that does not fit the model wholly is an error."""
+    """Evaluate ``train.init_checkpoint``; a file that does not fit the complete model is an error."""
     model = build(cfg, "model").to(device)
-    Checkpointer(model, strict=cfg.train.checkpoint.strict).load(cfg.train.init_checkpoint)
-    return evaluate(cfg, model)
+    rest = Checkpointer(model, strict=cfg.train.checkpoint.strict).load(cfg.train.init_checkpoint)
+    return evaluate(cfg, model, onednn=rest.get("optimizations", {}).get("onednn_linear"))
 
 
 def do_train(
@@ -158,6 +173,7 @@ def do_train(
     *,
     device: torch.device,
     num_images: int,
+    folder: RunFolder,
     metadata: dict[str, Any] | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
@@ -165,11 +181,14 @@ def do_train(
 
     Args:
         cfg: root keys model, dataloader, optimizer, lr_multiplier, train; durations in ``train`` become ints.
-        device: of this process. num_images: size of the training set.
-        metadata: kept in the checkpoints. resume: continue from ``train.output_dir`` if it has a checkpoint.
+        device: of this process.
+        num_images: size of the training set.
+        folder: of the run, ``train.output_dir``.
+        metadata: kept in the checkpoints.
+        resume: continue from ``train.output_dir`` if it has a checkpoint.
 
     Returns:
-        The last evaluation's results.
+        The last evaluation's results; {} if nothing was left to do.
     """
     schedule = resolve_durations(cfg, num_images)
     scheduler = build(cfg, "lr_multiplier")
@@ -177,10 +196,11 @@ def do_train(
     logger.info(describe_lr(scheduler, schedule, cfg.optimizer.lr))
 
     model = build(cfg, "model").to(device)
+    options = cfg.train.optimizations
+    names = parse_optimizations(options.training, TRAINING_OPTIMIZATIONS)
+    optimizations = TrainingOptimizations(model, names, onednn=options.onednn_linear)
+    frozen = freeze(model, cfg.train.freeze)
     _log_size(model)
-    optimizations = TrainingOptimizations(
-        model, parse_optimizations(cfg.train.optimizations.training, TRAINING_OPTIMIZATIONS)
-    )
     if cfg.train.fsdp.enabled:
         _check_fsdp(cfg)
         shard(model, cfg.train.fsdp.units, device=device)  # before the optimizer, whose parameters these become
@@ -199,6 +219,7 @@ def do_train(
         log_period=schedule.log_period,
         max_skips=cfg.train.max_skips,
         output_dir=cfg.train.output_dir,
+        frozen=frozen,
     )
     checkpointer = Checkpointer(
         model,
@@ -206,8 +227,8 @@ def do_train(
         strict=cfg.train.checkpoint.strict,
         reinit=cfg.train.checkpoint.reinit,
         metadata=metadata,
-        optimizations=optimizations,
         trainer=trainer,
+        optimizations=optimizations,
     )
     last: dict[str, Any] = {}
 
@@ -215,19 +236,18 @@ def do_train(
         last.clear()
         if cfg.train.fsdp.enabled:
             evaluated = whole_copy(evaluated, lambda: build(cfg, "model").to(device))
-        last.update(evaluate(cfg, evaluated))
+        last.update(evaluate(cfg, evaluated, onednn=optimizations.onednn))
         return finite_scalars(last)
 
-    trainer.register_hooks(
-        build_hooks(
-            cfg,
-            schedule=schedule,
-            scheduler=scheduler,
-            checkpointer=checkpointer,
-            evaluate=evaluate_and_remember,
-        )
+    hooks = build_hooks(
+        cfg, schedule=schedule, scheduler=scheduler, checkpointer=checkpointer, evaluate=evaluate_and_remember
     )
+    trainer.register_hooks(hooks)
     start_iter = _resume_or_load(checkpointer, trainer, cfg.train.init_checkpoint, resume=resume)
+    evaluated = max(hook.evaluated for hook in hooks if isinstance(hook, Evaluation))
+    if _nothing_is_left(start_iter, schedule, evaluated=evaluated):
+        return {}
+    folder.begin(fresh=start_iter == 0)
     if cfg.train.dry_run:
         report_dry_run(
             model,
@@ -238,6 +258,26 @@ def do_train(
         )
     trainer.train(start_iter, schedule.max_iter)
     return last
+
+
+def _nothing_is_left(start_iter: int, schedule: Schedule, *, evaluated: int) -> bool:
+    """Whether a run that is resumed is complete, and says so.
+
+    Raises:
+        ConfigError: it is longer than it should be.
+    """
+    if start_iter > schedule.max_iter:
+        raise ConfigError(
+            f"train.max_iter={schedule.max_iter} iterations, but the run to resume has {start_iter} already: nothing "
+            "is left to train. Give a larger train.max_iter, or evaluate the run with --eval-only"
+        )
+    complete = start_iter == schedule.max_iter and evaluated == start_iter - 1
+    if complete:
+        logger.info(
+            "Nothing is left to do: all %d iterations are trained and evaluated. To train on, raise train.max_iter",
+            schedule.max_iter,
+        )
+    return complete
 
 
 def _resume_or_load(checkpointer: Checkpointer, trainer: Trainer, path: str, *, resume: bool) -> int:

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from detrex.checkpoint import shard_optimizer_state
+from detrex.checkpoint import CheckpointError, shard_optimizer_state
 from detrex.utils.random_state import random_state, set_random_state
 
-from .faults import explain, image_names, locate_non_finite, save_batch
+from .faults import explain, few, image_names, locate_non_finite, save_batch
 from .gradients import accumulate_gradients, autocast, check_parts, split_batch
 from .hooks import StoppedEarly
 from .metrics import MetricWindow, PhaseTimer, to_host
@@ -54,8 +54,9 @@ class Trainer(SimpleTrainer):
         accumulate: parts that a batch is worked through in, one after the other, for the same update with less memory;
             above 1 the model takes ``whole_batch``, see :class:`detrex.modeling.batching.WholeBatch`.
         log_period: iterations between two writes of the metrics.
-        max_skips: so many steps in a row that are not finite are skipped; one more stops the run.
+        max_skips: number of consecutive non-finite steps to skip before aborting.
         output_dir: where their batches are saved, the first ten of a process.
+        frozen: modules to keep in evaluation mode, see ``train.freeze``.
 
     Raises:
         ConfigError: an unknown ``amp_dtype``; a model that cannot ``accumulate``.
@@ -77,10 +78,13 @@ class Trainer(SimpleTrainer):
         log_period: int = 20,
         max_skips: int = 0,
         output_dir: str = ".",
+        frozen: Iterable[nn.Module] = (),
     ):
         autocast(device, amp_dtype)
         check_parts(model, accumulate)
         super().__init__(model, data_loader, optimizer)
+        for module in frozen:
+            module.eval()
         self.device, self.accumulate = device, accumulate
         self.clip_grad = dict(clip_grad) if clip_grad is not None else None
         self.autocast = partial(autocast, device, amp_dtype)
@@ -210,7 +214,7 @@ class Trainer(SimpleTrainer):
         if hasattr(self.data_loader, "state_dict"):
             own["loader"] = self.data_loader.state_dict()
         state["processes"] = comm.gather(own)
-        state["layers"] = self._layers()
+        state["layers"], state["trained"] = self._layers(), self._trained()
         state["skipped"] = (self._skipped_in_a_row, self._skipped)
         state["metrics"] = {}
         if hasattr(self, "storage"):
@@ -219,19 +223,29 @@ class Trainer(SimpleTrainer):
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`; a run may change its precision and its number of processes when it resumes."""
+        """Inverse of :meth:`state_dict`; a run may change its precision and its number of processes when it resumes.
+
+        Raises:
+            CheckpointError: the run trained other parameters.
+        """
+        differ = sorted({*state_dict.get("trained", self._trained())} ^ {*self._trained()})
+        if differ:
+            raise CheckpointError(
+                f"the run to resume trained other parameters, they differ in {few(differ)}: resume it with its own "
+                "train.freeze, or start a new run from its weights with train.init_checkpoint"
+            )
         super().load_state_dict(state_dict)
         shard_optimizer_state(self.optimizer)
         if self.scaler.is_enabled() and "grad_scaler" in state_dict:
             self.scaler.load_state_dict(state_dict["grad_scaler"])
         if "processes" not in state_dict:
-            logger.warning("The checkpoint is of an older version: the data and the random numbers start afresh")
+            logger.warning("The checkpoint is of an older version: the data and the random numbers start anew")
             return
         self._resumed = state_dict
         self._skipped_in_a_row, self._skipped = state_dict["skipped"]
         if self._own_state() is None:
             logger.warning(
-                "Saved by %d processes, resumed by %d: random numbers start afresh",
+                "Saved by %d processes, resumed by %d: random numbers start anew",
                 len(state_dict["processes"]),
                 comm.get_world_size(),
             )
@@ -244,9 +258,15 @@ class Trainer(SimpleTrainer):
             )
 
     def _layers(self) -> dict[str, int]:
-        model = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
-        names = (type(module).__qualname__.removeprefix("FSDP") for module in model.modules())  # as without FSDP2
+        names = (type(module).__qualname__.removeprefix("FSDP") for module in self._module.modules())  # as without it
         return dict(Counter(names))
+
+    def _trained(self) -> list[str]:
+        return [name for name, parameter in self._module.named_parameters() if parameter.requires_grad]
+
+    @property
+    def _module(self) -> nn.Module:
+        return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
 
     def _own_state(self) -> Mapping[str, Any] | None:
         """What this process saved of itself, if the run has as many processes as then."""

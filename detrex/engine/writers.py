@@ -129,18 +129,18 @@ class Writers(HookBase):
 def trim_metrics(path: Path, written: int) -> None:
     """Drop from ``metrics.json`` what a run recorded after iteration ``written``, for it will do so again.
 
-    Lines that are not JSON (cut off by a crash) go as well.
+    Lines that are no records (cut off by a crash, or damaged) are dropped too, with a warning.
     """
     if not path.is_file():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
         try:
             if json.loads(line)["iteration"] <= written:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            logger.warning("%s: dropped a line that is not a record: %.80s", path, line)
-    replace_file(path, lambda f: f.write("".join(f"{line}\n" for line in kept).encode()))
+                kept.append(line.rstrip() + b"\n")
+        except (ValueError, KeyError, TypeError, RecursionError):  # no UTF-8 is a ValueError
+            logger.warning("%s: dropped line %d, which is not a record: %.80r", path, number, line)
+    replace_file(path, lambda f: f.writelines(kept))
 
 
 def saved_metrics(events: EventStorage) -> dict[str, Any]:

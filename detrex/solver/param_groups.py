@@ -1,4 +1,4 @@
-"""Learning-rate recipes as data: a config names them, ``LazyConfig.save`` keeps them."""
+"""Which parameters train, and at which learning rate: recipes as data, which ``LazyConfig.save`` keeps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from detrex.config.validation import ConfigError
 
-__all__ = ["LRFactors", "build_optimizer", "scale_lr"]
+__all__ = ["LRFactors", "build_optimizer", "freeze", "scale_lr"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class LRFactors:
             if not any(_has_component(name, key) for name in names):
                 top = sorted({name.split(".")[0] for name in names})
                 raise ConfigError(
-                    f"learning-rate factor of {key!r} matches no trained parameter; their names begin with "
+                    f"learning-rate factor of {key!r} matches no parameter; their names begin with "
                     f"{', '.join(top)}. Correct the key, or list it in lr_factor_func.optional"
                 )
 
@@ -69,18 +69,44 @@ def _has_component(name: str, key: str) -> bool:
     return f".{key}." in f".{name}."
 
 
+def freeze(model: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
+    """Exclude parts of a model from training, before its optimizer is built.
+
+    Args:
+        model: whose parameters get ``requires_grad=False``.
+        parts: names of modules or parameters, matched like the keys of :class:`LRFactors`.
+
+    Returns:
+        The frozen modules: the caller keeps them in evaluation mode, so that running statistics and dropout rest too.
+
+    Raises:
+        ConfigError: a name that matches no parameter.
+    """
+    counts = dict.fromkeys(parts, 0)
+    for name, parameter in model.named_parameters():
+        for part in parts:
+            if _has_component(name, part):
+                parameter.requires_grad_(False)
+                counts[part] += parameter.numel()
+    for part, count in counts.items():
+        if not count:
+            top = ", ".join(sorted({name.split(".")[0] for name, _ in model.named_parameters()}))
+            raise ConfigError(f"train.freeze: {part!r} matches no parameter; their names begin with {top}")
+        logger.info("train.freeze: %s, %.2f M parameters", part, count / 1e6)
+    return [module for name, module in model.named_modules() if any(_has_component(name, part) for part in parts)]
+
+
 def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Build ``cfg.optimizer`` over the parameters of ``model`` that are trained.
 
     Raises:
         ConfigError: a learning-rate factor that matches no parameter, or no parameter to train.
     """
-    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    if not names:
+    if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError("the model has no parameter to train")
     factors = instantiate(cfg.optimizer.params.get("lr_factor_func"))
     if isinstance(factors, LRFactors):
-        factors.check(names)
+        factors.check(name for name, _ in model.named_parameters())
     cfg.optimizer.params.model = model
     try:
         return instantiate(cfg.optimizer)

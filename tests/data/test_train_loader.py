@@ -55,13 +55,13 @@ def test_workers_change_nothing(num_workers, grouping):
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this system lacks sigwaitinfo")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
 def test_a_signal_before_a_worker_is_ready_does_not_kill_it(name, monkeypatch):
-    shield = train_loader._shield_worker
+    shield = train_loader.shield_worker
 
     def struck_first(worker: int) -> None:
         os.kill(os.getpid(), getattr(signal, name))
         shield(worker)
 
-    monkeypatch.setattr(train_loader, "_shield_worker", struck_first)
+    monkeypatch.setattr(train_loader, "shield_worker", struck_first)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     assert len(take(loader(num_workers=1), 3)) == 3
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before

@@ -131,7 +131,7 @@ def test_a_run_whose_metric_no_longer_rises_stops_and_stays_stopped(config, tmp_
 
 def test_a_rising_metric_resets_the_count(config, tmp_path, monkeypatch):
     values = iter([0.1, 0.1, 0.3, 0.31, 0.2, 0.9])
-    monkeypatch.setattr("detrex.engine.train.evaluate", lambda cfg, model: {"bbox": {"AP": next(values)}})
+    monkeypatch.setattr("detrex.engine.train.evaluate", lambda *_, **__: {"bbox": {"AP": next(values)}})
     stop = ("train.early_stopping.patience=2", "train.early_stopping.min_delta=0.05")
     train(config, "train.eval_period=1", "train.log_period=1", "train.max_iter=100", *stop)
     assert [r["bbox/AP"] for r in records(tmp_path / "output") if "bbox/AP" in r] == [0.1, 0.1, 0.3, 0.31, 0.2]

@@ -195,7 +195,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path, capsys):
         ),
         (["--eval-only"], "--eval-only needs weights"),
         (["train.init_checkpoint=nowhere/model.pth"], "checkpoint nowhere/model.pth not found: nowhere does not exist"),
-        (["optimizer.params.lr_factor_func.factors={bakbone: 0.1}"], "'bakbone' matches no trained parameter"),
+        (["optimizer.params.lr_factor_func.factors={bakbone: 0.1}"], "'bakbone' matches no parameter"),
         (["dataloader.data.train_json=missing.json"], "missing.json"),
         (["--num-gpus", "1000"], "--num-gpus 1000 on the CPU, but this machine has"),
         (["--num-gpus", "1000", "train.device=auto"], "--num-gpus 1000, but PyTorch sees"),

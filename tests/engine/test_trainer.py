@@ -10,6 +10,7 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
+from detrex.checkpoint import CheckpointError
 from detrex.engine import Trainer
 
 CPU = torch.device("cpu")
@@ -177,6 +178,15 @@ def test_a_resumed_run_says_when_other_layers_compute(caplog):
     resume(Model(), state)
     assert "Other layers compute" not in caplog.text
     other = Model()
-    other.linear = nn.Sequential(other.linear, nn.Identity())
+    other.more = nn.Identity()
     resume(other, state)
     assert "Other layers compute than when the run was saved" in caplog.text
+
+
+def test_a_resumed_run_trains_what_it_trained(caplog):
+    trainer = make_trainer(Model())
+    run(trainer, 1)
+    frozen = Model()
+    frozen.linear.bias.requires_grad_(False)
+    with pytest.raises(CheckpointError, match=r"differ in linear\.bias: resume it with its own train\.freeze"):
+        make_trainer(frozen).load_state_dict(trainer.state_dict())

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from detrex.inference.optimizations import (
+    ONEDNN_CHOICES,
     OPTIMIZATIONS,
     TrainingOptimizations,
     fold_norms,
-    onednn_linear,
     optimize_model,
 )
 from detrex.layers.onednn import OneDnnLinear
@@ -48,11 +48,10 @@ def final(model) -> tuple[torch.Tensor, torch.Tensor]:
 )
 def test_same_outputs(variant, optimizations, monkeypatch):
     monkeypatch.setattr("detrex.inference.optimizations.CHUNK", 100)  # several chunks, the last one shorter
-    monkeypatch.setattr("detrex.inference.optimizations.onednn_linear_is_faster", torch.backends.mkldnn.is_available)
     model = detector(variant)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     expected = final(model)
-    accelerated = optimize_model(model.train(), optimizations)
+    accelerated = optimize_model(model.train(), optimizations, onednn=True)
     for actual, wanted in zip(final(accelerated), expected, strict=True):
         torch.testing.assert_close(actual, wanted, rtol=1e-5, atol=1e-5)
     assert not accelerated.training
@@ -69,15 +68,14 @@ def test_every_norm_of_the_backbone_is_folded():
     assert all(conv.norm is not None for conv in model.neck.convs)  # GroupNorm depends on the image
 
 
-def test_a_slower_onednn_is_left_alone(monkeypatch):
-    monkeypatch.setattr("detrex.inference.optimizations.onednn_linear_is_faster", lambda: False)
-    model = detector("plain")
-    assert onednn_linear(model) == "not faster on this machine"
+def test_a_slower_onednn_is_left_alone(caplog):
+    caplog.set_level("INFO")
+    model = optimize_model(detector("plain"), ["onednn_linear"], onednn=False)
+    assert "onednn_linear: not faster on this processor" in caplog.text
     assert type(model.transformer.encoder.layers[0].ffn.linear1) is torch.nn.Linear
 
 
-def test_training_optimizations_leave_losses_and_gradients_and_names(monkeypatch):
-    monkeypatch.setattr("detrex.inference.optimizations.onednn_linear_is_faster", torch.backends.mkldnn.is_available)
+def test_training_optimizations_leave_losses_and_gradients_and_names():
     model = detector("two_stage").train()
     inputs = [image_input(h, w, boxes=4, num_classes=NUM_CLASSES, seed=i) for i, (h, w) in enumerate([(96, 128)] * 2)]
 
@@ -89,7 +87,7 @@ def test_training_optimizations_leave_losses_and_gradients_and_names(monkeypatch
 
     parameters = dict(model.named_parameters())
     expected_losses, expected_gradients = step()
-    TrainingOptimizations(model)
+    TrainingOptimizations(model, onednn="always")
     assert isinstance(model.transformer.encoder.layers[0].ffn.linear1, OneDnnLinear)
     losses, gradients = step()
     torch.testing.assert_close(losses, expected_losses, rtol=1e-5, atol=1e-5)
@@ -102,9 +100,9 @@ def test_training_optimizations_leave_losses_and_gradients_and_names(monkeypatch
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 @pytest.mark.parametrize(("before", "now"), [(True, False), (False, True)])
-def test_a_resumed_run_goes_on_with_what_it_chose(before, now, monkeypatch):
+def test_a_resumed_run_keeps_its_choice_on_another_machine(before, now, monkeypatch):
     def start(faster: bool, optimizations: list[str] | None = None) -> tuple[torch.nn.Module, TrainingOptimizations]:
-        monkeypatch.setattr("detrex.inference.optimizations.onednn_linear_is_faster", lambda: faster)
+        monkeypatch.setitem(ONEDNN_CHOICES, "auto", lambda: faster)
         model = detector("plain").train()
         return model, TrainingOptimizations(model, optimizations)
 
@@ -118,7 +116,8 @@ def test_a_resumed_run_goes_on_with_what_it_chose(before, now, monkeypatch):
     resumed.load_state_dict(optimizations.state_dict())
     assert type(layer(old)) is type(layer(new))
     assert layer(new).weight is weight
-    # A switch in the config is the user's word.
+    assert resumed.onednn is before  # for evaluations
+    # A training without the optimization stays without.
     plain, none = start(now, [])
     none.load_state_dict(optimizations.state_dict())
     assert type(layer(plain)) is torch.nn.Linear

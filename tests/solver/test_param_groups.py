@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from detrex.config import ConfigError, get_config, load_config, save_config
-from detrex.solver.param_groups import LRFactors, build_optimizer
+from detrex.solver.param_groups import LRFactors, build_optimizer, freeze
 
 
 class Net(nn.Module):
@@ -72,17 +72,28 @@ def test_factors_match_whole_components_and_multiply():
 def test_a_factor_that_matches_nothing_is_an_error():
     cfg = OmegaConf.create({"optimizer": get_config("common/optim.py").detrex_zoo}, flags={"allow_objects": True})
     cfg.optimizer.params.lr_factor_func = L(LRFactors)(factors={"bakbone": 0.1})
-    with pytest.raises(ConfigError, match=r"'bakbone' matches no trained parameter.*attn, backbone, my_backbone"):
+    with pytest.raises(ConfigError, match=r"'bakbone' matches no parameter.*attn, backbone, frozen, my_backbone"):
         build_optimizer(cfg, Net())
 
 
-def test_factors_of_frozen_parameters_match_nothing():
+def test_factors_of_frozen_parameters_are_dropped():
+    """As with backbone.freeze_at=5, where the recipe's factor of the backbone has nothing left to slow down."""
     cfg = OmegaConf.create({"optimizer": get_config("common/optim.py").detrex_zoo}, flags={"allow_objects": True})
     cfg.optimizer.params.lr_factor_func = L(LRFactors)(factors={"frozen": 0.1})
-    with pytest.raises(ConfigError, match="'frozen' matches no trained parameter"):
-        build_optimizer(cfg, Net())
+    assert {group["lr"] for group in build_optimizer(cfg, Net()).param_groups} == {1e-4}
     with pytest.raises(ConfigError, match="no parameter to train"):
         build_optimizer(cfg, Net().requires_grad_(False))
+
+
+def test_freezing_matches_names_as_factors_do():
+    model = Net()
+    assert freeze(model, ["backbone", "attn.sampling_offsets"]) == [model.backbone, model.attn["sampling_offsets"]]
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert frozen == {
+        f"{part}.{kind}" for part in ("backbone", "attn.sampling_offsets", "frozen") for kind in ("weight", "bias")
+    }
+    with pytest.raises(ConfigError, match=r"train\.freeze: 'bakbone' matches no parameter.*attn, backbone"):
+        freeze(model, ["backbone", "bakbone"])
 
 
 def test_factors_are_checked():

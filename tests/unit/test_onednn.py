@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from detrex.layers import onednn
-from detrex.layers.onednn import OneDnnLinear, onednn_linear_is_faster
+from detrex.layers.onednn import OneDnnLinear, measure_onednn_linear, prefers_onednn_linear
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 
@@ -55,8 +55,26 @@ def test_the_probe_says_no_where_the_operator_fails(monkeypatch):
     def broken(*args):
         raise RuntimeError("no kernel")
 
-    measure = onednn_linear_is_faster.__wrapped__  # past the cache
+    measure = measure_onednn_linear.__wrapped__  # past the cache
     monkeypatch.setattr(onednn, "_linear", broken)
     assert measure() is False
     monkeypatch.setattr(onednn, "_linear", lambda x, weight, bias: None)  # at once
     assert measure() is True
+
+
+@pytest.mark.parametrize(
+    ("capability", "vendor", "expected"),
+    [
+        ("AVX512", "AuthenticAMD", True),
+        ("AVX512_BF16", "AuthenticAMD", True),
+        ("AVX512", "GenuineIntel", False),  # MKL has code for these
+        ("AVX2", "AuthenticAMD", False),
+        ("DEFAULT", "", False),
+    ],
+)
+def test_the_rule_knows_the_processor_and_no_stopwatch(monkeypatch, capability, vendor, expected):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(onednn, "_cpu_vendor", lambda: vendor)
+    monkeypatch.setattr(onednn, "_time", lambda run: pytest.fail("measured"))
+    assert prefers_onednn_linear() is expected
