@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from detrex.checkpoint import Checkpointer, read_checkpoint
+from detrex.checkpoint import read_checkpoint
 from detrex.config.instantiation import build
 from detrex.config.validation import ConfigError
 from detrex.data.loader import TrainLoader
@@ -30,6 +30,7 @@ from detrex.utils.random_state import random_state, set_random_state
 from .faults import explain
 from .gradients import accumulate_gradients, autocast, check_parts, split_batch
 from .metrics import PhaseTimer
+from .run_folder import checkpoint_to_resume
 
 try:
     import resource
@@ -294,10 +295,9 @@ def resolve_batch_size(cfg: DictConfig, device: torch.device, *, resume: bool) -
 
 
 def _batch_size_of_the_run(folder: str) -> int | None:
-    checkpointer = Checkpointer(nn.Module(), folder)
-    if not checkpointer.has_checkpoint():
+    path = checkpoint_to_resume(folder)
+    if path is None:
         return None
-    path = checkpointer.newest_valid()
     try:
         return read_checkpoint(path)["trainer"]["processes"][0]["loader"]["total_batch_size"]
     except (KeyError, IndexError) as e:

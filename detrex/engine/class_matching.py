@@ -6,11 +6,12 @@ import re
 from dataclasses import replace
 
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
-from detrex.checkpoint import Checkpointer, class_names, read_checkpoint, resolve_checkpoint
+from detrex.checkpoint import class_names, read_checkpoint, resolve_checkpoint
 from detrex.data import DataInfo
 from detrex.data.class_names import follow_class_order, known_classes, same_classes
+
+from .run_folder import checkpoint_to_resume
 
 __all__ = ["follow_checkpoint_classes"]
 
@@ -21,7 +22,7 @@ def follow_checkpoint_classes(cfg: DictConfig, data: DataInfo, *, resume: bool, 
     """Match the classes of the data with those of the checkpoint by name.
 
     The same names in another order: the data set gets the checkpoint's class ids. Other names are an error where the
-    checkpoint is evaluated or resumed; where a new run starts from it, :class:`Checkpointer` keeps the shared ones.
+    checkpoint is evaluated or resumed; where a new run starts from it, the checkpointer keeps the shared ones.
     Every process must call it.
 
     Args:
@@ -36,10 +37,8 @@ def follow_checkpoint_classes(cfg: DictConfig, data: DataInfo, *, resume: bool, 
         CheckpointError: the checkpoint cannot be read. DatasetError: other classes, in an evaluation or a resumed run.
     """
     path, fine_tuning = cfg.train.init_checkpoint, not eval_only
-    if resume and not eval_only:
-        run = Checkpointer(nn.Module(), cfg.train.output_dir)
-        if run.has_checkpoint():
-            path, fine_tuning = run.newest_valid(), False
+    if resume and not eval_only and (newest := checkpoint_to_resume(cfg.train.output_dir)):
+        path, fine_tuning = newest, False
     if not path:
         return data
     checkpoint = read_checkpoint(resolve_checkpoint(path))

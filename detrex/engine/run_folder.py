@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import time
+import uuid
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,9 @@ from typing import IO, Any
 
 from detectron2.utils import comm
 from omegaconf import DictConfig
+from torch import nn
 
+from detrex.checkpoint import Checkpointer, replace_file
 from detrex.config import ConfigError, save_config
 from detrex.utils.text import count_of
 
@@ -24,11 +27,11 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-__all__ = ["RunFolder", "make_folder"]
+__all__ = ["RunFolder", "checkpoint_to_resume", "make_folder", "read_run_id"]
 
 logger = logging.getLogger(__name__)
 
-LOCK, CONFIG, PROPOSED = "run.lock", "config.yaml", "config.yaml.new"
+LOCK, CONFIG, PROPOSED, RUN_ID = "run.lock", "config.yaml", "config.yaml.new", "run_id"
 _LOGS = "log.txt*"
 _OF_A_RUN = (
     "model_*.pth",
@@ -38,6 +41,7 @@ _OF_A_RUN = (
     "events.out.tfevents.*",
     "non_finite_*.pth",
     CONFIG,
+    RUN_ID,
     "coco_instances_*",
     "report.html",
 )
@@ -105,18 +109,26 @@ class RunFolder:
         if comm.is_main_process():
             save_config(cfg, self._path / PROPOSED)
 
-    def begin(self, *, fresh: bool) -> None:
-        """Write ``config.yaml``, once nothing can refuse the run any more; called by all processes.
+    def begin(self, *, fresh: bool, run_id: str = "") -> str:
+        """Write ``config.yaml`` and ``run_id``, once nothing can refuse the run any more; called by all processes.
 
         Args:
             fresh: whether the run starts from the beginning: files of an earlier run are then moved into a folder of
                 their own below this one, never deleted.
+            run_id: of the checkpoint otherwise; "" if it has none.
+
+        Returns:
+            The id of the run, which belongs into its checkpoints.
         """
+        run_id = run_id or read_run_id(self._path) if not fresh else ""
+        run_id = comm.all_gather(run_id or uuid.uuid4().hex)[0]
         if comm.is_main_process():
             if fresh and any(True for name in _TRACES for _ in self._path.glob(name)):
                 self._retire()
+            replace_file(self._path / RUN_ID, lambda f: f.write(run_id.encode()))
             (self._path / PROPOSED).replace(self._path / CONFIG)
         comm.synchronize()
+        return run_id
 
     def _retire(self) -> None:
         target = self._new_subfolder()
@@ -144,6 +156,23 @@ class RunFolder:
                 target.mkdir()
                 return target
         raise FileExistsError(errno.EEXIST, "a thousand runs began in the same second", str(self._path))
+
+
+def read_run_id(folder: str | os.PathLike[str]) -> str:
+    """The id of the run whose output folder it is; "" where it is not known."""
+    with suppress(OSError):
+        return Path(folder, RUN_ID).read_text(encoding="ascii", errors="replace").strip()
+    return ""
+
+
+def checkpoint_to_resume(folder: str) -> str | None:
+    """The newest valid checkpoint of the run in a folder; None if it has none yet. Called by all processes.
+
+    Raises:
+        CheckpointError: all of them are damaged, or of another run.
+    """
+    checkpointer = Checkpointer(nn.Module(), folder, run_id=read_run_id(folder))
+    return checkpointer.newest_valid() if checkpointer.has_checkpoint() else None
 
 
 def _refuse(refusal: str) -> None:

@@ -38,7 +38,7 @@ from .class_matching import follow_checkpoint_classes
 from .evaluation import check_metric, evaluate, finite_scalars
 from .hooks import Evaluation, build_hooks
 from .run_config import check_batch_size, setup_run
-from .run_folder import RunFolder
+from .run_folder import RunFolder, read_run_id
 from .trainer import Trainer
 
 __all__ = ["config_from_args", "do_eval", "do_train", "main"]
@@ -227,6 +227,7 @@ def do_train(
         strict=cfg.train.checkpoint.strict,
         reinit=cfg.train.checkpoint.reinit,
         metadata=metadata,
+        run_id=read_run_id(cfg.train.output_dir) if resume else "",
         trainer=trainer,
         optimizations=optimizations,
     )
@@ -243,11 +244,11 @@ def do_train(
         cfg, schedule=schedule, scheduler=scheduler, checkpointer=checkpointer, evaluate=evaluate_and_remember
     )
     trainer.register_hooks(hooks)
-    start_iter = _resume_or_load(checkpointer, trainer, cfg.train.init_checkpoint, resume=resume)
+    start_iter, run_id = _resume_or_load(checkpointer, trainer, cfg.train.init_checkpoint, resume=resume)
     evaluated = max(hook.evaluated for hook in hooks if isinstance(hook, Evaluation))
     if _nothing_is_left(start_iter, schedule, evaluated=evaluated):
         return {}
-    folder.begin(fresh=start_iter == 0)
+    checkpointer.run_id = folder.begin(fresh=start_iter == 0, run_id=run_id)
     if cfg.train.dry_run:
         report_dry_run(
             model,
@@ -280,15 +281,15 @@ def _nothing_is_left(start_iter: int, schedule: Schedule, *, evaluated: int) -> 
     return complete
 
 
-def _resume_or_load(checkpointer: Checkpointer, trainer: Trainer, path: str, *, resume: bool) -> int:
-    """Load what the run starts from; the first iteration to do."""
+def _resume_or_load(checkpointer: Checkpointer, trainer: Trainer, path: str, *, resume: bool) -> tuple[int, str]:
+    """Load what the run starts from; the first iteration to do, and the id of the run."""
     resuming = resume and checkpointer.has_checkpoint()
     if resume and not resuming:
         logger.info("--resume: %s has no checkpoint yet, starting from the beginning", checkpointer.save_dir)
     configured = [group["lr"] for group in trainer.optimizer.param_groups]
-    checkpointer.resume_or_load(path, resume=resume)
+    rest = checkpointer.resume_or_load(path, resume=resume)
     if not resuming:
-        return 0
+        return 0, ""
     restored = [group.get("initial_lr", group["lr"]) for group in trainer.optimizer.param_groups]
     if configured != restored:
         logger.warning(
@@ -297,7 +298,7 @@ def _resume_or_load(checkpointer: Checkpointer, trainer: Trainer, path: str, *, 
             configured,
             restored,
         )
-    return trainer.iter + 1
+    return trainer.iter + 1, rest.get("run_id", "")
 
 
 def _check_fsdp(cfg: DictConfig) -> None:

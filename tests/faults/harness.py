@@ -215,7 +215,7 @@ def die_before_rename(number: int, name: str = "") -> None:
 
 # --------------------------------------------------------------------------------------------------------- comparison
 def _is_of_the_machine(name: str) -> bool:
-    return name.endswith("time") or name in ("eta_seconds", "max_rss_mb")
+    return name.endswith("time") or name in ("eta_seconds", "max_rss_mb", "run_id")
 
 
 def metrics(output: Path) -> list[dict[str, Any]]:
