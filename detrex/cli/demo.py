@@ -229,8 +229,8 @@ def _draw(folder: Path, settings: Sequence[str]) -> list[str]:
     rows = []
     for record in DatasetCatalog.get(test_name)[:PICTURED_IMAGES]:
         image = read_image(record["file_name"])
-        found = detector.predict(image, threshold=SCORE_THRESHOLD).to_records()[::-1]
-        rows.append((image, _truth(record, detector), _layer(found)))
+        found = detector.predict(image, threshold=SCORE_THRESHOLD)
+        rows.append((image, _truth(record, detector), found.box_layer()))
     grid, curve = folder / "predictions.png", folder / "training.png"
     comparison_grid(rows, columns=3, titles=("ground truth", f"prediction (score >= {SCORE_THRESHOLD})")).save(grid)
     training_curve(folder / "run" / "metrics.json", curve, title="Deformable DETR on generated shapes")
@@ -241,9 +241,3 @@ def _truth(record: dict, detector: Detector) -> BoxLayer:
     boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in record["annotations"]]
     classes = [a["category_id"] for a in record["annotations"]]
     return BoxLayer(np.array(boxes).reshape(-1, 4), [class_name(detector.class_names, c) for c in classes], classes)
-
-
-def _layer(found: Sequence[dict]) -> BoxLayer:
-    labels = [f"{r['category_name']} {r['score']:.2f}" for r in found]
-    boxes = np.array([r["box"] for r in found]).reshape(-1, 4)
-    return BoxLayer(boxes, labels, [r["category_id"] for r in found])

@@ -86,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _print_comparisons(comparisons)
     if args.evaluate:
         cfg = load_config(args.config_file, [*overrides, "train.device=cpu"])
-        results = evaluate_each(cfg, {"eager": detector.model, **exports}, Path(args.output))
+        detectors = {"eager": detector.model, **exports}
+        results = evaluate_each(cfg, detectors, Path(args.output), class_names=detector.class_names)
         for name, metrics in results.items():
             print(f"{name:>6}: AP {metrics['AP']:.3f}, AP50 {metrics['AP50']:.3f}, AP75 {metrics['AP75']:.3f}")
     return 0 if all(comparison.agrees for comparison in comparisons) else 1

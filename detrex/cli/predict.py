@@ -11,7 +11,7 @@ from detrex.distributed.errors import with_exit_status
 from detrex.inference.annotate import annotate
 from detrex.inference.detector import DTYPES, Detector
 from detrex.inference.inputs import find_inputs
-from detrex.utils.text import count_of
+from detrex.utils.text import count_of, printable
 
 __all__ = ["build_parser", "main"]
 
@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@with_exit_status(FileNotFoundError, ValueError)
+@with_exit_status(OSError, ValueError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Predict as the command line says; returns the exit status."""
     args = build_parser().parse_args(argv)
@@ -59,9 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         dtype=args.dtype,
     )
     summary = annotate(detector, files, args.output, threshold=args.threshold)
-    print(f"{len(summary.done)} of {count_of(len(files), 'file')} processed, "
-          f"{count_of(summary.num_detections, 'detection')} of score >= {args.threshold:g}; "
-          f"pictures and predictions.json in {args.output}")  # fmt: skip
+    done = f"{len(summary.done)} of {count_of(len(files), 'file')} processed"
+    found = f"{count_of(summary.num_detections, 'detection')} of score >= {args.threshold:g}"
+    print(printable(f"{done}, {found}; pictures and predictions.json in {args.output}"))
     for path, reason in summary.failed:
-        print(f"skipped {path}: {reason}")
+        print(printable(f"skipped {path}: {reason}"))
     return 0 if summary.done else 1

@@ -1,4 +1,4 @@
-"""Holds exported detectors against the detector itself: boxes, speed and AP."""
+"""Compares exported detectors with the detector itself: boxes, speed and AP."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from detrex.data import prepare_data
+from detrex.data.class_names import follow_class_order
 from detrex.structures import Size
 
 __all__ = ["TOLERANCE", "Comparison", "check_images", "check_sizes", "compare", "compare_instances", "evaluate_each"]
@@ -159,23 +160,29 @@ def _smallest_gap(detector: nn.Module, image: Tensor) -> float:
 
 
 def evaluate_each(
-    cfg: DictConfig, detectors: Mapping[str, Detector], output: str | os.PathLike[str]
+    cfg: DictConfig,
+    detectors: Mapping[str, Detector],
+    output: str | os.PathLike[str],
+    *,
+    class_names: Sequence[str] = (),
 ) -> dict[str, dict[str, float]]:
     """Run the config's test loader and evaluator over each detector.
 
     Args:
         cfg: with ``dataloader``. detectors: by name.
+        class_names: of the detectors, in the order of their labels; the data's are matched with them by name.
         output: folder; each detector's results go to a folder of its name.
 
     Returns:
         name -> metric of boxes -> value.
 
     Raises:
-        ValueError: the config has no evaluator, or its data cannot be read.
+        ValueError: the config has no evaluator, or its data cannot be read or have other classes.
     """
     if cfg.dataloader.get("evaluator") is None:
         raise ValueError("the config has no dataloader.evaluator: nothing tells the AP")
-    prepare_data(cfg, train=False)
+    name = prepare_data(cfg, train=False).test_name
+    follow_class_order([name], class_names, checkpoint="the detector")
     results = {}
     for name, detector in detectors.items():
         cfg.dataloader.evaluator.output_dir = str(Path(output) / name)

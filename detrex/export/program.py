@@ -196,6 +196,7 @@ def describe(detector: Detector) -> dict[str, Any]:
         rule = {"short_edge_length": short_edge_length, "max_size": max_size, "interpolation": "bilinear"}
     return {
         "class_names": list(detector.class_names),
+        "category_ids": list(detector.category_ids),
         "input_format": mapper.img_format,
         "pixel_range": [0, 255],
         "normalization": "in the graph",

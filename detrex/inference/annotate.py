@@ -14,6 +14,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from detrex.utils.regular_files import is_machine_fault
+from detrex.utils.text import printable
+
 from .detections import Detections
 from .detector import Detector
 from .inputs import is_video
@@ -46,7 +49,7 @@ def annotate(
 ) -> Summary:
     """Detect on each file, write a drawn copy into ``output`` and all detections to ``output/predictions.json``.
 
-    A file that cannot be read is logged by name, left out and counted.
+    A file that cannot be read is logged by name, skipped and counted.
 
     Args:
         detector: detects.
@@ -55,9 +58,9 @@ def annotate(
         threshold: lowest score that is drawn and written.
 
     Raises:
-        ValueError: an output file would overwrite its input.
+        ValueError: an output file would overwrite its input. OSError: a result cannot be written.
     """
-    folder = Path(output)
+    folder = Path(output).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     targets = _targets(files, folder)
     records: list[dict[str, Any]] = []
@@ -67,8 +70,10 @@ def annotate(
             draw = _annotate_video if is_video(path) else _annotate_image
             records += draw(detector, path, targets[path], threshold)
         except (OSError, ValueError) as e:
+            if is_machine_fault(e):
+                raise
             failed.append((path, str(e)))
-            logger.warning("Skipped %s", e if path in str(e) else f"{path}: {e}")
+            logger.warning("Skipped %s", printable(str(e) if path in str(e) else f"{path}: {e}"))
     with open(folder / "predictions.json", "w", encoding="utf-8") as f:
         json.dump(records, f, indent=1)
     bad = {path for path, _ in failed}

@@ -101,20 +101,24 @@ class Detections(Instances):
         Raises:
             OSError, ValueError: as :meth:`image`.
         """
+        return draw_boxes(self.image(), self.box_layer(), scale=scale)
+
+    def box_layer(self) -> BoxLayer:
+        """Boxes, names and scores to draw, the best last and so on top."""
         labels = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores.tolist(), strict=True)]
         boxes, class_ids = self.pred_boxes.tensor.numpy(force=True), self.pred_classes.tolist()
-        return draw_boxes(self.image(), BoxLayer(boxes[::-1], labels[::-1], class_ids[::-1]), scale=scale)
+        return BoxLayer(boxes[::-1], labels[::-1], class_ids[::-1])
 
     def to_records(self) -> list[dict[str, Any]]:
         """Plain values, ready for json.
 
         Returns:
-            For each ``{"box": [x1, y1, x2, y2], "score", "category_id" (class id, from 0), "category_name"}``.
+            For each ``{"box": [x1, y1, x2, y2], "score", "category_id" (as :meth:`to_coco`), "category_name"}``.
         """
-        columns = (self.pred_boxes.tensor.tolist(), self.scores.tolist(), self.pred_classes.tolist(), self.names)
+        columns = (self.pred_boxes.tensor.tolist(), self.scores.tolist(), self._ids(), self.names)
         return [
-            {"box": box, "score": score, "category_id": class_id, "category_name": name}
-            for box, score, class_id, name in zip(*columns, strict=True)
+            {"box": box, "score": score, "category_id": category_id, "category_name": name}
+            for box, score, category_id, name in zip(*columns, strict=True)
         ]
 
     def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
@@ -128,11 +132,14 @@ class Detections(Instances):
             those of the data set that was trained on if the checkpoint knows them, else class ids from 0.
         """
         boxes = BoxMode.convert(self.pred_boxes.tensor, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
-        ids = [self._category_ids[i] if i < len(self._category_ids) else i for i in self.pred_classes.tolist()]
         return [
             {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
-            for category_id, box, score in zip(ids, boxes.tolist(), self.scores.tolist(), strict=True)
+            for category_id, box, score in zip(self._ids(), boxes.tolist(), self.scores.tolist(), strict=True)
         ]
+
+    def _ids(self) -> list[int]:
+        """Category id of each in the data set; where that is not known, its class id."""
+        return [self._category_ids[i] if i < len(self._category_ids) else i for i in self.pred_classes.tolist()]
 
     def to_supervision(self) -> supervision.Detections:
         """``supervision.Detections`` with xyxy, confidence, class_id and, in ``data``, class_name.

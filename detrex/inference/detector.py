@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import instantiate
-from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -21,6 +20,7 @@ from detrex.checkpoint.metadata import SECTIONS
 from detrex.config import ConfigError, apply_overrides, load_config
 from detrex.config.serialization import from_plain
 from detrex.data import DetrDatasetMapper, category_ids, prepare_data
+from detrex.data.class_names import known_classes, same_classes
 from detrex.distributed.devices import resolve_device
 
 from .detections import Detections
@@ -32,7 +32,6 @@ __all__ = ["Detector"]
 logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# What a detector needs of a run's config.
 
 
 class Detector:
@@ -86,10 +85,11 @@ class Detector:
         ``config_file``, though, is a program.
 
         Args:
-            path: whatever ``resolve_checkpoint`` takes: a path, a URL, ``hf://organisation/name``.
+            path: whatever ``resolve_checkpoint`` takes: a path, a URL, ``hf://organisation/name``; "~" is expanded.
             config_file: used instead of the config in the file; needed for files of other projects.
             overrides: of the config, such as ``["model.num_select=100"]``.
-            class_names: instead of those in the file.
+            class_names: instead of those in the file, in the order of its class ids. The file's own names in another
+                order are matched by name: the ids stay those of the file.
             device: "cpu", "cuda", "cuda:1" or "auto", the GPU if there is one; None takes ``train.device`` of a
                 ``config_file``, else "auto".
             dtype: "float32", "bfloat16" or "float16".
@@ -101,8 +101,10 @@ class Detector:
             DatasetError: only the data of ``config_file`` know the class names, and cannot be read.
             ValueError: another ``dtype``, or class names of another number than the model has.
         """
+        path = os.path.expanduser(path)
         metadata = _metadata_of(path)
         if config_file is not None:
+            config_file = os.path.expanduser(config_file)
             return cls._build(load_config(config_file, overrides), path, metadata, class_names, device, dtype)
         cfg = apply_overrides(_config_within(metadata, path, allow), overrides)
         names, rows = class_names or metadata["class_names"], OmegaConf.select(cfg, "model.num_classes")
@@ -143,25 +145,27 @@ class Detector:
 
         Args:
             source: an image: a path, a PIL image or an RGB array (H, W, 3) uint8; a list of such, of any sizes; the
-                path of a folder or of a video.
+                path of a folder or of a video. "~" in paths is expanded.
             threshold: lowest score; 0 returns all that the model returns.
             batch_size: images of a list, folder or video that go through the model at once. An image's detections do
                 not depend on its neighbours beyond rounding.
 
         Returns:
-            For an image its detections, for a list a list of these. For a folder (its images by name) or a video (its
-            frames) an iterator that works as it is asked, so that memory holds one batch at a time.
+            For an image its detections, for a list a list of these. For a folder (its images by name, without hidden
+            ones) or a video (its frames) an iterator that works as it is asked, so that memory holds one batch at a
+            time. Images of a folder that cannot be read are logged and skipped.
 
         Raises:
-            OSError: a file that cannot be read. ValueError: an array of another kind, a ``batch_size`` below 1, a
-                video without the package av. TypeError: another kind of source.
+            OSError: a file that cannot be read; of a folder, if no image can be. TypeError: another kind of source.
+            ValueError: an array of another kind, a ``batch_size`` below 1, a video without the package av.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be 1 or more")
+        source = _expanded(source)
         if is_stream(source):
             return self._detect_all(read_stream(source), threshold, batch_size)
         if isinstance(source, (list, tuple)):
-            return list(self._detect_all(map(read_picture, source), threshold, batch_size))
+            return list(self._detect_all(map(read_picture, map(_expanded, source)), threshold, batch_size))
         return self._detect([read_picture(source)], threshold)[0]
 
     def _detect_all(self, pictures: Iterable[Picture], threshold: float, batch_size: int) -> Iterator[Detections]:
@@ -194,6 +198,10 @@ class Detector:
         return image if self.mapper.img_format == "RGB" else np.ascontiguousarray(image[..., ::-1])
 
 
+def _expanded(source: Any) -> Any:
+    return os.path.expanduser(source) if isinstance(source, (str, os.PathLike)) else source
+
+
 def _config_within(metadata: Mapping[str, Any], path: str | os.PathLike[str], allow: Sequence[str]) -> DictConfig:
     plain = metadata.get("config")
     if not isinstance(plain, dict):
@@ -221,12 +229,15 @@ def _metadata_of(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _classes(cfg: DictConfig, metadata: Mapping[str, Any], given: Sequence[str] | None) -> tuple[Any, Any]:
     """Class names and category ids: as given, else from the checkpoint, else from the data of the config."""
     names, ids = metadata["class_names"], metadata.get("category_ids", ())
+    if given and list(given) != list(names) and same_classes(given, names):
+        logger.warning("The class names given are the checkpoint's in another order; its own order holds")
+        given = None
     if not (given or names):
         if OmegaConf.select(cfg, "dataloader.data") is not None:
             test_name = prepare_data(cfg, train=False).test_name
         else:
             test_name = OmegaConf.select(cfg, "dataloader.test.dataset.names")
         if isinstance(test_name, str):
-            names, ids = MetadataCatalog.get(test_name).get("thing_classes", ()), category_ids(test_name)
+            names, ids = known_classes(test_name), category_ids(test_name)
     names = tuple(given or names)
     return names, ids if len(ids) == len(names) else ()

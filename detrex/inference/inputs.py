@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,14 @@ from PIL import Image
 
 from detrex.data import read_image
 from detrex.data.checks.images import DEEP_MODES, IMAGE_SUFFIXES, upright
+from detrex.utils.regular_files import is_machine_fault
+from detrex.utils.text import count_of, printable
 
 from .video import read_frames
 
 __all__ = ["Picture", "find_inputs", "is_stream", "is_video", "read_picture", "read_stream"]
+
+logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
 
@@ -49,8 +54,11 @@ def is_stream(source: Any) -> bool:
 def read_stream(path: str | os.PathLike[str]) -> Iterator[Picture]:
     """The images of a folder, by name, or the frames of a video, one by one.
 
+    Hidden files of a folder are left out. An image that cannot be read is logged and skipped.
+
     Raises:
-        FileNotFoundError: a folder without images. OSError: a file that cannot be read. ValueError: no package av.
+        FileNotFoundError: a folder without images. ValueError: no package av.
+        OSError: none of the folder's images can be read; the video cannot be; or the machine failed, not the file.
     """
     path = os.fspath(path)
     if is_video(path):
@@ -59,7 +67,19 @@ def read_stream(path: str | os.PathLike[str]) -> Iterator[Picture]:
     files = _files_in(path, IMAGE_SUFFIXES)
     if not files:
         raise FileNotFoundError(f"{path}: no images in the folder")
-    yield from map(read_picture, files)
+    faults: list[Exception] = []
+    for file in files:
+        try:
+            picture = read_picture(file)
+        except (OSError, ValueError) as error:
+            if is_machine_fault(error):
+                raise
+            faults.append(error)
+            logger.warning("Skipped: %s", printable(str(error)))
+            continue
+        yield picture
+    if len(faults) == len(files):
+        raise OSError(f"{path}: none of its {count_of(len(files), 'image')} can be read; the first: {faults[0]}")
 
 
 def read_picture(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> Picture:
@@ -85,7 +105,7 @@ def read_picture(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> P
 
 
 def find_inputs(inputs: Sequence[str]) -> list[str]:
-    """Files named by paths, folders (their images and videos, sorted) and glob patterns.
+    """Files named by paths, folders (their images and videos, sorted, without hidden ones) and glob patterns.
 
     Raises:
         FileNotFoundError: an input that names nothing, or nothing that looks like an image or a video.
@@ -104,4 +124,6 @@ def find_inputs(inputs: Sequence[str]) -> list[str]:
 
 
 def _files_in(folder: str, suffixes: frozenset[str]) -> list[str]:
-    return sorted(str(path) for path in Path(folder).iterdir() if path.suffix.lower() in suffixes)
+    """Paths with one of the suffixes, sorted; hidden files are left out, such as the "._name" that macOS leaves."""
+    visible = (path for path in Path(folder).iterdir() if not path.name.startswith("."))
+    return sorted(str(path) for path in visible if path.suffix.lower() in suffixes)

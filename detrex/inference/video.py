@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from detrex.utils.regular_files import open_regular
+
 __all__ = ["frame_rate", "read_frames", "write_frames"]
 
 DEFAULT_RATE = Fraction(25)
@@ -27,6 +29,7 @@ def _av() -> ModuleType:
 @contextmanager
 def _opened(path: str) -> Iterator[Any]:
     av = _av()
+    open_regular(path).close()  # a named pipe would be waited for
     try:
         with av.open(path) as container:
             if not container.streams.video:
@@ -41,7 +44,7 @@ def frame_rate(path: str) -> Fraction:
 
     Raises:
         ValueError: the package av is not installed, or the file has no video stream.
-        OSError: the file cannot be opened.
+        OSError: the file cannot be opened, or is a named pipe or a device.
     """
     with _opened(path) as container:
         return Fraction(container.streams.video[0].average_rate or DEFAULT_RATE)
@@ -52,7 +55,7 @@ def read_frames(path: str) -> Iterator[np.ndarray]:
 
     Raises:
         ValueError: the package av is not installed, or the file has no video stream.
-        OSError: the file cannot be opened or decoded.
+        OSError: the file cannot be opened or decoded, or is a named pipe or a device.
     """
     with _opened(path) as container:
         for frame in container.decode(video=0):

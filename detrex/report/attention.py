@@ -15,7 +15,7 @@ from detrex.modeling import DeformableTransformer
 from detrex.structures import DetectorOutputs, PyramidLayout
 from detrex_ops.reference import sampling_locations
 
-from .run_folder import MissingPartError
+from .run_output import MissingPartError
 
 __all__ = ["AttentionRecord", "SampledDetection", "record_attention"]
 

@@ -14,7 +14,7 @@ from detrex.data.coco_metrics import RECALLS_R, SUMMARY, BoxMetrics
 from detrex.utils.text import count_of
 from detrex.visualization.charts import Chart, Curve, chart_svg
 
-from .run_folder import MissingPartError, RunFolder, environment, log_facts
+from .run_output import MissingPartError, RunOutput, environment, log_facts
 
 __all__ = ["AccuracyTable", "NumberSections", "PageChart", "RunFacts"]
 
@@ -80,7 +80,7 @@ class NumberSections:
         run: what to report on.
     """
 
-    def __init__(self, run: RunFolder):
+    def __init__(self, run: RunOutput):
         self.run = run
 
     def facts(self) -> RunFacts:

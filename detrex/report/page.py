@@ -18,7 +18,7 @@ from detrex.utils.text import printable
 
 from .numbers import NumberSections
 from .pictures import PictureSections
-from .run_folder import MissingPartError, RunFolder
+from .run_output import MissingPartError, RunOutput
 
 __all__ = ["Section", "write_report"]
 
@@ -70,7 +70,7 @@ def write_report(
     Raises:
         NotADirectoryError: no such folder. ConfigError: an override that does not fit the config.
     """
-    run = RunFolder(folder, overrides, threshold=threshold)
+    run = RunOutput(folder, overrides, threshold=threshold)
     if overrides:
         _ = run.config  # wrong ones are an error and no missing part
     numbers, pictures = NumberSections(run), PictureSections(run, images=images, mistakes=mistakes)

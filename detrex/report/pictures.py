@@ -17,7 +17,7 @@ from detrex.utils.text import count_of
 
 from .attention import AttentionRecord, SampledDetection, record_attention
 from .overlays import Dot, Picture, Rectangle, crop, embed, found_boxes, true_boxes
-from .run_folder import MissingPartError, RunFolder
+from .run_output import MissingPartError, RunOutput
 
 __all__ = ["Pair", "PictureSections", "SampledImage"]
 
@@ -49,7 +49,7 @@ class PictureSections:
         mistakes: false detections, and as many misses.
     """
 
-    def __init__(self, run: RunFolder, *, images: int = 6, mistakes: int = 12):
+    def __init__(self, run: RunOutput, *, images: int = 6, mistakes: int = 12):
         self.run, self._images, self._mistakes = run, images, mistakes
 
     def false_detections(self) -> list[Picture]:

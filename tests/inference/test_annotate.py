@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -58,6 +60,13 @@ def test_an_annotated_video(film, detector, tmp_path):
     assert annotate(detector, [str(tmp_path / "broken.mp4")], tmp_path / "out2").failed
 
 
+def test_a_named_pipe_is_no_video(detector, tmp_path):
+    pytest.importorskip("av")
+    os.mkfifo(tmp_path / "film.mp4")
+    summary = annotate(detector, [str(tmp_path / "film.mp4")], tmp_path / "out")
+    assert "is a named pipe, not a regular file" in summary.failed[0][1]
+
+
 def test_video_without_av_names_the_package(detector, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     (tmp_path / "film.mp4").touch()
@@ -67,7 +76,7 @@ def test_video_without_av_names_the_package(detector, tmp_path, monkeypatch):
 
 # ------------------------------------------------------------------------------------------------------ detrex predict
 def test_find_inputs(tmp_path):
-    for name in ("b.JPG", "a.png", "notes.txt", "film.mp4"):
+    for name in ("b.JPG", "a.png", "notes.txt", "film.mp4", "._a.png", ".hidden.jpg"):
         (tmp_path / name).touch()
     assert [p.rsplit("/", 1)[1] for p in find_inputs([str(tmp_path)])] == ["a.png", "b.JPG", "film.mp4"]
     assert find_inputs([str(tmp_path / "*.png"), str(tmp_path / "a.png")]) == [str(tmp_path / "a.png")]
@@ -117,6 +126,27 @@ def test_command_names_and_counts_bad_images(run_tool, workspace, tmp_path, caps
     with Image.open(tmp_path / "out" / "000000.jpg") as drawn, Image.open(good) as original:
         assert drawn.size == original.size
         assert np.abs(np.asarray(drawn).astype(int) - np.asarray(original)).max() > 100
+
+
+def test_file_names_that_are_no_text_are_escaped(run_tool, workspace, tmp_path, capsys):
+    good, bad = (os.fsencode(tmp_path) + name for name in (b"/\xff\x1b[2J.png", b"/\xfe.jpg"))
+    shutil.copy(images(workspace)[0], good)
+    Path(os.fsdecode(bad)).write_bytes(b"not an image")
+    assert run_tool(tmp_path / "out", os.fsdecode(good), os.fsdecode(bad)) == 0
+    printed = capsys.readouterr().out
+    assert r"\udcfe.jpg" in printed
+    assert "\x1b" not in printed
+    (record,) = json.loads((tmp_path / "out" / "predictions.json").read_text(encoding="ascii"))
+    assert record["file"] == os.fsdecode(good)
+
+
+def test_a_full_disk_is_no_broken_image(detector, workspace, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(OSError, match="No space left"):
+        annotate(detector, images(workspace)[:1], tmp_path / "out")
 
 
 def test_command_fails_when_every_image_does(run_tool, tmp_path, capsys):

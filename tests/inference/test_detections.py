@@ -39,7 +39,7 @@ def test_as_records_and_as_coco():
     assert found.to_records()[0] == {
         "box": [1.0, 2.0, 11.0, 22.0],
         "score": 0.75,
-        "category_id": 1,
+        "category_id": 9,
         "category_name": "green",
     }
     assert found.to_coco(image_id=5)[:2] == [
@@ -47,6 +47,7 @@ def test_as_records_and_as_coco():
         {"image_id": 5, "category_id": 4, "bbox": [3.0, 4.0, 5.0, 5.0], "score": 0.5},
     ]
     assert [entry["category_id"] for entry in found.to_coco()] == [9, 4, 7]
+    assert [record["category_id"] for record in found.to_records()] == [9, 4, 7]
 
 
 def test_as_supervision(monkeypatch):

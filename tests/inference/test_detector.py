@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,19 +178,71 @@ def test_half_precision(workspace, detector, dtype):
     torch.testing.assert_close(found.scores[:10], full.scores[:10], rtol=0, atol=0.03)
 
 
-def test_a_folder_streams_in_the_order_of_names(workspace, detector, tmp_path):
-    for name in ("b.png", "a.jpg"):
+def test_a_folder_streams_in_the_order_of_names(workspace, detector, tmp_path, caplog):
+    for name in ("b.png", "a.jpg", "d.png"):
         shutil.copy(images(workspace)[0], tmp_path / name)
     (tmp_path / "c.png").write_bytes(b"no image")
+    (tmp_path / "._a.jpg").write_bytes(b"\0\5\x16\7 of macOS")
+    os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "notes.txt").touch()
-    stream = detector.predict(tmp_path)
+    stream = detector.predict(tmp_path, batch_size=2)
     assert isinstance(stream, Iterator)
-    assert [Path(next(stream).file).name for _ in range(2)] == ["a.jpg", "b.png"]
-    with pytest.raises(OSError, match=r"c\.png"):
-        next(stream)
-    (tmp_path / "empty").mkdir()
+    assert [Path(found.file).name for found in stream] == ["a.jpg", "b.png", "d.png"]
+    skipped = [r.message for r in caplog.records if r.message.startswith("Skipped")]
+    assert len(skipped) == 2
+    assert "c.png" in skipped[0]
+    assert "pipe.png" in skipped[1]
+
+
+def test_a_folder_of_which_nothing_can_be_read(detector, tmp_path):
     with pytest.raises(FileNotFoundError, match="no images in the folder"):
-        next(detector.predict(str(tmp_path / "empty")))
+        next(detector.predict(str(tmp_path)))
+    (tmp_path / "c.png").write_bytes(b"no image")
+    with pytest.raises(OSError, match=r"none of its 1 image can be read; the first: .*c\.png"):
+        next(detector.predict(str(tmp_path)))
+
+
+def test_a_failure_of_the_machine_is_no_broken_image(workspace, detector, monkeypatch):
+    def fail(path):
+        try:
+            raise OSError(errno.EMFILE, "Too many open files")
+        except OSError as e:
+            raise OSError(f"{path}: cannot read the image") from e
+
+    monkeypatch.setattr("detrex.inference.inputs.read_image", fail)
+    with pytest.raises(OSError, match="cannot read the image"):
+        next(detector.predict(workspace / "data" / "val"))
+
+
+def test_a_tilde_is_the_home_folder(workspace, detector, monkeypatch):
+    monkeypatch.setenv("HOME", str(workspace))
+    assert Detector.from_checkpoint("~/model.pth", device="cpu").class_names == CLASS_NAMES
+    name = Path(images(workspace)[0]).name
+    assert same(
+        detector.predict(f"~/data/val/{name}", threshold=0), detector.predict(images(workspace)[0], threshold=0)
+    )
+    assert len(list(detector.predict("~/data/val"))) == 6
+    assert len(detector.predict([Path(f"~/data/val/{name}")])) == 1
+
+
+def test_class_names_in_another_order_are_matched_by_name(workspace, detector, tmp_path):
+    image = images(workspace)[0]
+    swapped = Detector.from_checkpoint(workspace / "model.pth", device="cpu", class_names=CLASS_NAMES[::-1])
+    assert swapped.predict(image, threshold=0).names == detector.predict(image, threshold=0).names
+    # Data that list the classes in another order, in the config beside a checkpoint that knows its own.
+    shutil.copytree(workspace / "data", tmp_path / "data")
+    for path in (tmp_path / "data" / "annotations").iterdir():
+        content = json.loads(path.read_text())
+        for category in content["categories"]:
+            category["id"] = 6 - category["id"]
+        for annotation in content["annotations"]:
+            annotation["category_id"] = 6 - annotation["category_id"]
+        path.write_text(json.dumps(content))
+    overrides = [f"dataloader.data.root={tmp_path}/data", "dataloader.test.mapper.augmentation.0.short_edge_length=150"]
+    other = Detector.from_checkpoint(workspace / "model.pth", config_file=CONFIG, overrides=overrides, device="cpu")
+    found, expected = (d.predict(image, threshold=0) for d in (other, detector))
+    assert found.names[:40] == expected.names
+    assert found.to_coco()[0]["category_id"] == expected.to_coco()[0]["category_id"]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from detrex.inference.detector import Detector
 from detrex.utils.regular_files import open_regular
 from detrex.visualization.charts import read_metrics
 
-__all__ = ["MissingPartError", "RunFolder", "ValidationData", "environment", "log_facts"]
+__all__ = ["MissingPartError", "RunOutput", "ValidationData", "environment", "log_facts"]
 
 
 class MissingPartError(Exception):
@@ -49,7 +49,7 @@ class ValidationData:
     objects: Mapping[int, Sequence[Mapping[str, Any]]]
 
 
-class RunFolder:
+class RunOutput:
     """An output folder of a training.
 
     Every part raises :class:`MissingPartError` where the run lacks it, and what reading it raises where it is broken.
