@@ -49,7 +49,8 @@ def check_source(source: DataSource) -> CheckedData:
         splits[name] = data
         found = [*data.findings, *_coverage(name, data)]
         findings += [dataclasses.replace(f, split=name) for f in found]
-    findings += _different_classes(splits)
+    if all(name in splits for name in NEEDED_SPLITS):
+        findings += different_classes(*(splits[name] for name in NEEDED_SPLITS))
     return CheckedData(source, splits, tuple(findings))
 
 
@@ -68,10 +69,8 @@ def _coverage(split: str, data: CocoData) -> list[Finding]:
     return findings + [Finding("unused-class", data.json_file, f"no boxes of {short(name)}") for name in unused]
 
 
-def _different_classes(splits: dict[str, CocoData]) -> list[Finding]:
-    if not all(name in splits for name in NEEDED_SPLITS):
-        return []
-    train, val = (splits[name] for name in NEEDED_SPLITS)
+def different_classes(train: CocoData, val: CocoData) -> list[Finding]:
+    """What differs in the classes of two splits; [] if they are the same in the same order."""
     if train.class_names == val.class_names:
         return []
     only_train = [n for n in train.class_names if n not in val.class_names]

@@ -16,7 +16,7 @@ of ``coco_detr.py``.
 from .coco_detr import dataloader
 
 dataloader.data = {
-    "name": "custom",  # the data sets are registered as <name>_train and <name>_val
+    "name": "custom",  # the data sets are registered as <name>_train, <name>_val and <name>_test
     "root": None,  # folder of the data set; instead of the next four
     "image_root": None,  # folder that the file names in the json are relative to
     "train_json": None,
@@ -25,6 +25,9 @@ dataloader.data = {
     "format": None,  # of root: "coco", "yolo" or "voc"; None: recognised
     "val_fraction": 0.2,  # of the training images that validate where there is no validation split
     "split_seed": 0,  # of that split
+    "train_splits": ["train"],  # that are trained on; [train, val] uses both
+    "eval_split": "val",  # that is evaluated: val, test or train
+    "class_names": None,  # the data's own names in another order of class ids; None: as in the data
     "allow_outside": False,  # whether paths in annotation files may leave the data set's folder
 }
 

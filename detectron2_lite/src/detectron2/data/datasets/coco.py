@@ -43,7 +43,7 @@ def load_coco_json(
         KeyError: an annotation names a category that the file does not define.
         ValueError: an annotation with an empty "bbox", or a file without categories.
     """
-    with PathManager.open(str(json_file)) as f:
+    with PathManager.open(str(json_file), encoding="utf-8-sig") as f:  # with or without a byte-order mark
         content = json.load(f)
     id_map = None if dataset_name is None else _set_classes(content, dataset_name, json_file)
 
