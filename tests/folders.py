@@ -145,11 +145,95 @@ def write_voc_roboflow(root: Path, items: list[Picture], splits=SPLITS) -> None:
             (root / ROBOFLOW[split] / f"{items[i].name}.xml").write_text(voc_xml(items[i]))
 
 
+def write_coco_fiftyone(root: Path, items: list[Picture], splits=SPLITS) -> None:
+    """<split>/labels.json and <split>/data/."""
+    for split, indices in splits.items():
+        for i in indices:
+            save(items[i], root / split / "data" / f"{items[i].name}.png")
+        (root / split / "labels.json").write_text(json.dumps(coco([items[i] for i in indices])))
+
+
+def write_coco_label_studio(root: Path, items: list[Picture], splits=SPLITS) -> None:
+    """<split>/result.json with the paths of Label Studio's own server, images in <split>/images; ids from 0."""
+    for number, (split, indices) in enumerate(splits.items()):
+        content = coco([items[i] for i in indices], first_id=0)
+        for i, image in enumerate(content["images"]):
+            image["file_name"] = f"../../upload/{i}/{image['file_name']}" if number else f"images\\{image['file_name']}"
+        for i, annotation in enumerate(content["annotations"]):
+            annotation["id"] = i
+        for i in indices:
+            save(items[i], root / split / "images" / f"{items[i].name}.png")
+        (root / split / "result.json").write_text(json.dumps(content))
+
+
+def write_yolo_fiftyone(root: Path, items: list[Picture], splits=SPLITS) -> None:
+    """dataset.yaml, images/<split> and labels/<split>."""
+    write_yolo(root, items, splits)
+    (root / "data.yaml").unlink()
+    lines = ["path: .", *(f"{split}: ./images/{split}/" for split in splits)]
+    (root / "dataset.yaml").write_text("\n".join([*lines, "names:", *(f"- {name}" for name in CLASSES)]) + "\n")
+
+
+def write_yolo_cvat(root: Path, items: list[Picture], splits=SPLITS) -> None:
+    """obj.data, obj.names, <split>.txt and obj_<split>_data/, with paths that begin with data/."""
+    lines = [f"classes = {len(CLASSES)}", "names = data/obj.names", "backup = backup/"]
+    for split, indices in splits.items():
+        lines.append(f"{split} = data/{split}.txt")
+        folder = f"obj_{split}_data"
+        for i in indices:
+            save(items[i], root / folder / f"{items[i].name}.png")
+            _yolo_labels(root / folder / f"{items[i].name}.txt", items[i])
+        (root / f"{split}.txt").write_text("".join(f"data/{folder}/{items[i].name}.png\n" for i in indices))
+    (root / "obj.data").write_text("\n".join(lines) + "\n")
+    (root / "obj.names").write_text("\n".join(CLASSES) + "\n")
+
+
+def write_yolo_label_studio(root: Path, items: list[Picture], splits=SPLITS) -> None:
+    """classes.txt, notes.json, images/ and labels/; folders of splits below them if there are several."""
+    for split, indices in splits.items():
+        part = split if len(splits) > 1 else ""
+        for i in indices:
+            save(items[i], root / "images" / part / f"{items[i].name}.png")
+            _yolo_labels(root / "labels" / part / f"{items[i].name}.txt", items[i])
+    (root / "classes.txt").write_text("\n".join(CLASSES))
+    notes = {"categories": [{"id": i, "name": name} for i, name in enumerate(CLASSES)], "info": {"year": 2024}}
+    (root / "notes.json").write_text(json.dumps(notes))
+
+
+def write_labelme(root: Path, items: list[Picture], splits=SPLITS) -> None:
+    """A json beside each image, in folders of splits if there are several."""
+    for split, indices in splits.items():
+        folder = root / split if len(splits) > 1 else root
+        for i in indices:
+            save(items[i], folder / f"{items[i].name}.png")
+            (folder / f"{items[i].name}.json").write_text(json.dumps(labelme(items[i])))
+
+
+def labelme(picture: Picture) -> dict[str, Any]:
+    """What labelme writes of an image; a rectangle and a polygon by turns."""
+    shapes = []
+    for number, (class_id, (x, y, w, h)) in enumerate(picture.boxes):
+        corners = [[x, y], [x + w, y + h]]
+        if number % 2:
+            corners = [[x, y], [x + w, y + 1], [x + 1, y + h]]
+        kind = "polygon" if number % 2 else "rectangle"
+        shapes.append({"label": CLASSES[class_id], "points": corners, "group_id": None, "shape_type": kind})
+    height, width = picture.pixels.shape[:2]
+    size = {"imagePath": f"{picture.name}.png", "imageData": None, "imageHeight": height, "imageWidth": width}
+    return {"version": "5.4.1", "flags": {}, "shapes": shapes, **size}
+
+
 WRITERS = {
     "coco": write_coco,
     "coco_roboflow": write_coco_roboflow,
     "yolo": write_yolo,
     "yolo_roboflow": write_yolo_roboflow,
+    "coco_fiftyone": write_coco_fiftyone,
+    "coco_label_studio": write_coco_label_studio,
+    "yolo_fiftyone": write_yolo_fiftyone,
+    "yolo_cvat": write_yolo_cvat,
+    "yolo_label_studio": write_yolo_label_studio,
+    "labelme": write_labelme,
     "voc": write_voc,
     "voc_roboflow": write_voc_roboflow,
 }

@@ -53,7 +53,8 @@ def test_every_layout_gives_the_same_records(layout, tmp_path):
     items = pictures()
     WRITERS[layout](tmp_path, items)
     checked = check_source(open_folder(tmp_path))
-    assert {f.kind for f in checked.findings} == ({"group-class"} if layout == "coco_roboflow" else set())
+    expected_kinds = {"coco_roboflow": {"group-class"}, "coco_label_studio": {"bad-annotation-id"}}
+    assert {f.kind for f in checked.findings} == expected_kinds.get(layout, set())
     assert checked.trainable
     for part, indices in (("train", range(6)), ("val", range(6, 9))):
         assert checked.splits[part].class_names == CLASSES

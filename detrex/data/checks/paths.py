@@ -32,8 +32,8 @@ def list_folder(folder: str, suffixes: Sequence[str] = ("",)) -> list[str]:
     return sorted(n for n in os.listdir(folder) if n.lower().endswith(tuple(suffixes)) and not is_clutter(n))
 
 
-def list_files(folder: str, suffixes: frozenset[str]) -> list[str]:
-    """Sorted paths of the files below ``folder`` with one of the suffixes (lower case), without clutter.
+def list_files(folder: str, suffixes: frozenset[str] | None = None) -> list[str]:
+    """Sorted paths of the files below ``folder`` with one of the suffixes (lower case), or all, without clutter.
 
     Links to folders are followed.
 
@@ -52,7 +52,7 @@ def list_files(folder: str, suffixes: frozenset[str]) -> list[str]:
                 continue
             if os.path.isdir(path):
                 pending.append((path, above | {real}))
-            elif os.path.splitext(name)[1].lower() in suffixes:
+            elif suffixes is None or os.path.splitext(name)[1].lower() in suffixes:
                 found.append(path)
     return sorted(found)
 

@@ -22,15 +22,14 @@ CORNERS_OF = ("rectangle", "polygon", "rotation", "mask")  # shapes that have th
 
 def has_labelme(folder: str) -> bool:
     """Whether the first json of a folder is labelme's."""
-    names = list_folder(folder, (".json",))
-    if not names:
-        return False
-    try:
-        with open_regular(os.path.join(folder, names[0])) as f:
-            head = f.read(HEAD)
-    except NotRegularFileError:
-        return False
-    return b'"shapes"' in head and b'"annotations"' not in head
+    for name in list_folder(folder, (".json",)):
+        try:
+            with open_regular(os.path.join(folder, name)) as f:
+                head = f.read(HEAD).replace(b"\0", b"")  # of UTF-16
+        except NotRegularFileError:  # refused where it is read
+            continue
+        return b'"shapes"' in head and b'"annotations"' not in head
+    return False
 
 
 def find_labelme(root: str) -> dict[str, tuple[str, str]]:

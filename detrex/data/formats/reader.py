@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from detrex.data.checks.findings import DatasetError
+from detrex.data.checks.findings import DatasetError, raise_errors
 from detrex.data.checks.paths import list_folder
 from detrex.utils.regular_files import raise_machine_fault
 
@@ -72,9 +72,12 @@ def open_data(node: DictConfig, *, train: bool = True) -> DataSource:
         raise DatasetError.of("empty-split", source.root, message)
     if "val" in source.splits:
         return source
-    train_part, val_part, record = split_off_val(
-        source.splits["train"], fraction=float(node.val_fraction), seed=int(node.split_seed)
-    )
+    fraction, seed = float(node.val_fraction), int(node.split_seed)
+    try:
+        train_part, val_part, record = split_off_val(source.splits["train"], fraction=fraction, seed=seed)
+    except DatasetError:
+        raise_errors(source.root, source.findings)  # why so few images could be read
+        raise
     splits = {**source.splits, "train": train_part, "val": val_part}
     return dataclasses.replace(source, splits=splits, made_split=record)
 

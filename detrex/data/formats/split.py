@@ -46,7 +46,8 @@ def split_off_val(train: SplitSource, *, fraction: float, seed: int) -> tuple[Sp
             break
         chosen |= {i for i in ranks if ranks[i] == rank}
     if not chosen or len(chosen) == len(images):
-        message = f"{count_of(len(images), 'image')} of {len(set(ranks.values()))} different files cannot be divided"
+        files = count_of(len(set(ranks.values())), "different file")
+        message = f"{count_of(len(images), 'image')} of {files} cannot be divided"
         raise DatasetError.of("empty-split", train.file, f"{message}; add images or a validation split")
     parts = [_part(train, chosen, inside=inside) for inside in (False, True)]
     record = {

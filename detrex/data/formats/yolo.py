@@ -192,7 +192,13 @@ class _Reader:
             self.findings.append(Finding("missing-split", self.yaml_file, message, split))
             return []
         if os.path.isdir(path):
-            return list_files(path, IMAGE_SUFFIXES)
+            files = list_files(path, IMAGE_SUFFIXES)
+            if not files:
+                others = list_files(path)
+                kind = "empty-split" if others else "missing-split"
+                message = f"{key}: no images in {path}" + (f", only files like {others[0]}" if others else "")
+                self.findings.append(Finding(kind, self.yaml_file, message, split))
+            return files
         if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:
             return [path]
         self._lists.add(path)
