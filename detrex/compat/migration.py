@@ -15,7 +15,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from detrex.config import find_config, get_config
-from detrex.config.validation import child_of, parameters_of
+from detrex.config.tree import child_of, parameters_of
 
 __all__ = ["edits", "migrate"]
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from detrex.config import ConfigError, get_config
-from detrex.config.validation import child_of, parameters_of
+from detrex.config.tree import child_of, parameters_of
 
 from .names import NAMES
 

@@ -12,7 +12,7 @@ from fvcore.common.param_scheduler import MultiStepParamScheduler
 from omegaconf import DictConfig, OmegaConf
 
 from detrex.config import ConfigError, get_config
-from detrex.config.validation import child_of, parameters_of
+from detrex.config.tree import child_of, parameters_of
 from detrex.data import DetrDatasetMapper, build_coco_evaluator
 from detrex.solver.param_groups import LRFactors
 

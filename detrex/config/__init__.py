@@ -10,7 +10,7 @@ from .lazy import (
     save_config,
     validate_config,
 )
-from .validation import ConfigError, ConfigKeyError
+from .tree import ConfigError, ConfigKeyError
 
 __all__ = [
     "ConfigError",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import difflib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +22,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .validation import ConfigError, ConfigKeyError, check_key, check_section, check_targets, child_of, not_importable
+from .renamed import rename_keys
+from .tree import ConfigError, ConfigKeyError, child_of
+from .validation import check_key, check_section, check_targets, not_importable
 
 __all__ = [
     "ConfigError",
@@ -35,6 +38,8 @@ __all__ = [
     "save_config",
     "validate_config",
 ]
+
+logger = logging.getLogger(__name__)
 
 _ROOT = Path(__file__).resolve().parents[2]
 # A source tree (and an editable install) has configs/ beside the package, a wheel carries it inside.
@@ -100,6 +105,9 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictC
     finally:
         # A config that raises would otherwise leave detectron2's import hook installed for good.
         builtins.__import__ = original_import
+    renamed = rename_keys(cfg)
+    if renamed and path.suffix == ".py":
+        logger.warning("%s uses names of an earlier version: %s", path, ", ".join(renamed))
     return apply_overrides(cfg, overrides)
 
 

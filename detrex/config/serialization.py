@@ -16,7 +16,8 @@ import yaml
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf, SCMode
 
-from .validation import ConfigError
+from .renamed import current_target, rename_keys
+from .tree import ConfigError
 
 __all__ = ["ALLOWED", "from_plain", "resolved_yaml", "to_plain"]
 
@@ -89,6 +90,8 @@ def _public_name(value: Any, where: str) -> str:
 def from_plain(data: Mapping[str, Any], *, allow: Sequence[str] = ()) -> DictConfig:
     """The config that :func:`to_plain` wrote, its targets checked; nothing is called but dataclasses.
 
+    Names of an earlier version become the current ones.
+
     Args:
         data: from a file that need not be trusted.
         allow: further packages, modules, classes or functions that it may name, such as ``["my_project.modeling"]``.
@@ -97,7 +100,9 @@ def from_plain(data: Mapping[str, Any], *, allow: Sequence[str] = ()) -> DictCon
         ConfigError: a name that is not allowed or not found, or a value that :func:`to_plain` does not write; names
             the key.
     """
-    return OmegaConf.create(_decode(data, "", (*ALLOWED, *allow)), flags={"allow_objects": True})
+    cfg = OmegaConf.create(_decode(data, "", (*ALLOWED, *allow)), flags={"allow_objects": True})
+    rename_keys(cfg)
+    return cfg
 
 
 def _decode(value: Any, where: str, allowed: Sequence[str]) -> Any:
@@ -138,6 +143,7 @@ def _import(name: Any, where: str, allowed: Sequence[str]) -> Any:
     """
     if not isinstance(name, str):
         raise ConfigError(f"{where}: {name!r} is not the name of a class or function")
+    name = current_target(name)
     found = _find(name, allowed)
     if found is None or locate(name) != found:  # what instantiate would call
         raise ConfigError(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Collection, Iterable, Iterator
-from typing import Any
+from collections.abc import Collection, Iterator
 
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig
+
+from .renamed import ARGUMENTS, TRAIN_KEYS
+from .tree import ConfigError, ConfigKeyError, child_of, parameters_of, walk
 
 __all__ = [
     "ConfigError",
@@ -16,65 +18,10 @@ __all__ = [
     "check_key",
     "check_section",
     "check_targets",
-    "child_of",
     "not_importable",
-    "walk",
 ]
 
 
-class ConfigError(ValueError):
-    """A config, an override or a file that a config names is wrong; the message says which and what to do."""
-
-
-class ConfigKeyError(ConfigError, KeyError):
-    """A key that nothing reads, with the nearest one that something does."""
-
-    def __str__(self) -> str:  # KeyError's own __str__ would print the repr, quotes and all
-        return str(self.args[0])
-
-
-# ------------------------------------------------------------------------------------------------ walking the tree
-def child_of(node: DictConfig | ListConfig, key: Any) -> Any:
-    """A child as written: interpolations and missing values come back as their text, not resolved."""
-    child = node._get_node(key)
-    if isinstance(child, (DictConfig, ListConfig)) and not (child._is_interpolation() or child._is_none()):
-        return child
-    return None if child is None else child._value()
-
-
-def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every (dotted key, node or value) of a config tree, parents first."""
-    yield path, node
-    keys: Iterable[Any] = ()
-    if isinstance(node, DictConfig):
-        keys = node
-    elif isinstance(node, ListConfig):
-        keys = range(len(node))
-    for key in keys:
-        yield from walk(child_of(node, key), f"{path}.{key}" if path else str(key))
-
-
-def parameters_of(node: DictConfig, path: str = "") -> dict[str, inspect.Parameter] | None:
-    """Parameters of the node's ``_target_`` by name; None if it has no target, or the target no signature.
-
-    Raises:
-        ConfigError: if the target is a name that cannot be imported.
-    """
-    target = child_of(node, "_target_") if "_target_" in node.keys() else None
-    if isinstance(target, str):
-        try:
-            target = locate(target)
-        except Exception as e:
-            raise ConfigError(f"{path}._target_: cannot import {target!r}: {e}") from e
-    if not callable(target):
-        return None
-    try:
-        return dict(inspect.signature(target).parameters)
-    except (TypeError, ValueError):  # some built-in callables tell nothing about themselves
-        return None
-
-
-# ---------------------------------------------------------------------------------------------------------- checks
 def check_key(cfg: DictConfig, key: str) -> None:
     """Check that ``key`` exists in ``cfg`` or is a parameter of its node's ``_target_``.
 
@@ -150,7 +97,8 @@ def _unknown(cfg: DictConfig, key: str, path: str, part: str, known: Collection[
     """The message about ``key``, of which ``part`` below ``path`` is not among ``known``."""
     prefix = f"{path}." if path else ""
     siblings = sorted(str(k) for k in known if k not in ("_target_", part))
-    near = difflib.get_close_matches(part, siblings, n=1)
+    renamed = (TRAIN_KEYS if path == "train" else ARGUMENTS).get(part)
+    near = [renamed] if renamed in known else difflib.get_close_matches(part, siblings, n=1)
     if near:
         suggestions = [f"{prefix}{near[0]}{key[len(prefix) + len(part) :]}"]
     else:
