@@ -1,12 +1,12 @@
 """Checkpoints: reading files safely, matching them to a model, reporting what did not match."""
 
 from .checkpointer import Checkpointer
-from .disk import replace_file
 from .errors import CheckpointError
-from .files import class_names, read_checkpoint, resolve_checkpoint, run_id_of
+from .locating import resolve_checkpoint
 from .matching import LoadReport, map_class_rows, match_state
 from .metadata import checkpoint_metadata
-from .sharded import shard_optimizer_state
+from .reading import class_names, files_of, read_checkpoint, read_values, run_id_of
+from .writing import replace_file, shard_optimizer_state
 
 __all__ = [
     "CheckpointError",
@@ -14,9 +14,11 @@ __all__ = [
     "LoadReport",
     "checkpoint_metadata",
     "class_names",
+    "files_of",
     "map_class_rows",
     "match_state",
     "read_checkpoint",
+    "read_values",
     "replace_file",
     "resolve_checkpoint",
     "run_id_of",

@@ -12,12 +12,14 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from detrex.utils.regular_files import open_regular
+
 from .dialects import detect_dialect, to_ours
-from .disk import cause_on_disk, is_archive, replace_file, verify_archive
 from .errors import CheckpointError
-from .files import read_checkpoint, resolve_checkpoint, run_id_of
+from .locating import resolve_checkpoint
 from .matching import LoadReport, match_state
-from .sharded import is_spread, like, whole
+from .reading import read_checkpoint, run_id_of, verify_archive
+from .writing import cause_on_disk, is_spread, like, replace_file, whole
 
 __all__ = ["Checkpointer"]
 
@@ -71,12 +73,23 @@ class Checkpointer(DetectionCheckpointer):
         Raises:
             CheckpointError: the file is absent, unreadable or does not fit.
         """
-        path = resolve_checkpoint(path) if path else path
-        try:
-            return super().load(path, checkpointables)
-        finally:
-            # The base class resets this only on success, and asserts on it at the next load.
-            self._parsed_url_during_load = None
+        if not path:
+            self.logger.info("No checkpoint to load: the model keeps its initial weights")
+            return {}
+        filename = resolve_checkpoint(path)
+        checkpoint = read_checkpoint(filename, checksums=True)
+        self._load_weights(checkpoint, filename)
+        for name in self.checkpointables if checkpointables is None else checkpointables:
+            if name not in checkpoint:
+                continue
+            self.logger.info("Loading %s from %s", name, filename)
+            try:
+                self.checkpointables[name].load_state_dict(checkpoint.pop(name))
+            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as e:
+                raise CheckpointError(
+                    f"checkpoint {filename}: what it keeps as {name!r} does not fit this run: {type(e).__name__}: {e}"
+                ) from e
+        return checkpoint
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Resume the run in ``save_dir`` if asked to and possible; otherwise load only the weights at ``path``.
@@ -133,8 +146,8 @@ class Checkpointer(DetectionCheckpointer):
             return []
         files = [path for path in folder.iterdir() if _OF_A_RUN.fullmatch(path.name)]
         files.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        tagged = Path(self.get_checkpoint_file())
-        return [tagged, *(f for f in files if f != tagged)] if tagged.is_file() else files
+        tagged = [Path(path) for path in [self.get_checkpoint_file()] if path]
+        return [*tagged, *(file for file in files if file not in tagged)]
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write ``<name>.pth`` and tag it as the last; an interrupted write leaves no file of that name.
@@ -182,6 +195,22 @@ class Checkpointer(DetectionCheckpointer):
             raise OSError(error.errno, f"cannot write {target}: {error.strerror or error}. {kept}") from e
         return True
 
+    def get_checkpoint_file(self) -> str:
+        """The checkpoint that the file ``last_checkpoint`` names; "" without one, or if the file is damaged."""
+        note = Path(self.save_dir, "last_checkpoint")
+        try:
+            with open_regular(note) as file:
+                name = file.read(1000).decode().strip()
+        except FileNotFoundError:
+            return ""
+        except (OSError, UnicodeDecodeError) as e:
+            self.logger.warning("%s cannot be read, the newest checkpoint counts instead: %s", note, e)
+            return ""
+        if not name.isprintable() or Path(name).name != name or not Path(self.save_dir, name).is_file():
+            self.logger.warning("%s names no checkpoint beside it, the newest counts instead: %a", note, name)
+            return ""
+        return str(Path(self.save_dir, name))
+
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Note in the file ``last_checkpoint`` which one to resume from, at once or not at all."""
         replace_file(Path(self.save_dir, "last_checkpoint"), lambda f: f.write(last_filename_basename.encode()))
@@ -199,15 +228,8 @@ class Checkpointer(DetectionCheckpointer):
             except OSError as e:
                 self.logger.warning("Cannot remove %s: %s", path, e)
 
-    def _load_file(self, filename: str) -> dict[str, Any]:
-        path = Path(filename)
-        if path.suffix == ".pth" and is_archive(path):
-            verify_archive(path)
-        return {**read_checkpoint(filename), "filename": filename}
-
-    def _load_model(self, checkpoint: dict[str, Any]) -> None:
-        """Copy ``checkpoint["model"]`` into the model; the report stays in ``self.report``."""
-        filename = checkpoint.pop("filename")
+    def _load_weights(self, checkpoint: dict[str, Any], filename: str) -> None:
+        """Move ``checkpoint["model"]`` into the model; the report stays in ``self.report``."""
         state, fresh = self._translate(checkpoint.pop("model"), filename)
         assigned, report = match_state(self.model, state, reinit=[*self.reinit, *fresh])
         self.report = report
@@ -218,7 +240,8 @@ class Checkpointer(DetectionCheckpointer):
         own = self.model.state_dict()
         self.model.load_state_dict({name: like(value, own[name]) for name, value in assigned.items()}, strict=False)
         log = self.logger.info if report.complete else self.logger.warning
-        kind = {"raw": " (raw weights)", "ema": " (EMA weights)"}.get(checkpoint.get("weights"), "")
+        weights = checkpoint.get("weights")
+        kind = {"raw": " (raw weights)", "ema": " (EMA weights)"}.get(weights if isinstance(weights, str) else "", "")
         log("Checkpoint %s%s: %s", filename, kind, report.describe())
 
     def _translate(self, state: Mapping[str, Tensor], filename: str) -> tuple[Mapping[str, Tensor], Sequence[str]]:

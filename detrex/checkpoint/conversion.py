@@ -20,13 +20,14 @@ from detrex.config import load_config
 from detrex.config.instantiation import build_on_meta
 from detrex.data import category_ids
 
-from . import Checkpointer, CheckpointError, class_names, read_checkpoint, resolve_checkpoint
+from .checkpointer import Checkpointer
 from .dialects import DETREX_ZOO, HUGGING_FACE, OFFICIAL, detect_dialect, from_ours, our_constants
 from .dialects import to_ours as rename_to_ours
-from .disk import replace_file
-from .listing import listing
+from .errors import CheckpointError, listing
+from .locating import resolve_checkpoint
+from .reading import class_names, read_checkpoint
 from .transformers_config import transformers_config
-from .writing import write_weights
+from .writing import replace_file, write_weights
 
 __all__ = ["LAYOUTS", "Conversion", "convert", "find_architecture", "largest_difference"]
 

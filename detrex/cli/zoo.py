@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlparse
 
-from detrex.checkpoint import CheckpointError, replace_file
-from detrex.checkpoint.files import files_of, resolve_checkpoint
+from detrex.checkpoint import CheckpointError, files_of, replace_file, resolve_checkpoint
 from detrex.config import ConfigError, find_config
 from detrex.distributed.errors import with_exit_status
 from detrex.engine.train import main as train

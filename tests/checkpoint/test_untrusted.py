@@ -13,7 +13,7 @@ import torch
 from detectron2.utils.file_io import PathManager
 
 from detrex.checkpoint import CheckpointError, read_checkpoint, resolve_checkpoint
-from detrex.checkpoint.download import sha256_of
+from detrex.checkpoint.locating import sha256_of
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_nothing_is_extracted(weights, tmp_path):
     with zipfile.ZipFile(weights, "a") as archive:
         archive.writestr("../../outside.txt", "text")
     before = sorted(tmp_path.parent.rglob("*"))
-    with pytest.raises(CheckpointError, match="not in a subdirectory"):
+    with pytest.raises(CheckpointError, match="in more than one folder"):
         read_checkpoint(str(weights))
     assert sorted(tmp_path.parent.rglob("*")) == before
 
@@ -50,7 +50,7 @@ def test_nothing_is_extracted(weights, tmp_path):
     ("program", "message"),
     [
         (b"\x80\x02}r\xff\xff\xff\x7f.", "Caffe2"),  # object number 2^31 - 1: C's unpickler makes room for as many
-        (b"\x80\x05\x96\x00\x00\x00\x00\x00\x01\x00\x00.", "cannot be read: KeyError"),  # 2^40 bytes
+        (b"\x80\x05\x96\x00\x00\x00\x00\x00\x01\x00\x00.", "cannot be read: EOFError"),  # 2^40 bytes
     ],
 )
 def test_a_pickle_cannot_ask_for_memory(program, message, tmp_path):
@@ -59,11 +59,10 @@ def test_a_pickle_cannot_ask_for_memory(program, message, tmp_path):
         read_checkpoint(str(tmp_path / "weights.pkl"))
 
 
-@pytest.mark.parametrize("array", [np.array(["text"]), np.array([None])], ids=lambda a: str(a.dtype))
-def test_arrays_that_are_no_tensors(array, tmp_path):
+def test_arrays_of_text_are_no_tensors(tmp_path):
     with open(tmp_path / "weights.pkl", "wb") as f:
-        pickle.dump({"model": {"a": array}}, f)
-    with pytest.raises(CheckpointError, match=r"weights\.pkl: a is a array of <U4, not a tensor|damaged"):
+        pickle.dump({"model": {"a": np.array(["text"])}}, f)
+    with pytest.raises(CheckpointError, match=r"weights\.pkl holds an array of 'U4'; only numbers"):
         read_checkpoint(str(tmp_path / "weights.pkl"))
 
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from detrex.checkpoint.errors import CheckpointError
-from detrex.checkpoint.listing import listing
+from detrex.checkpoint.errors import CheckpointError, listing
 
 from .coco_classes import NUM_IDS, NUM_USED, insert_rows
 from .rename import Dialect, Row, Translation

@@ -15,8 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from detrex.checkpoint.errors import CheckpointError
-from detrex.checkpoint.listing import listing
+from detrex.checkpoint.errors import CheckpointError, listing
 
 from .coco_classes import NUM_IDS, NUM_USED, select_rows
 from .templates import compile_template, fill
