@@ -1,7 +1,7 @@
 """Checkpoints: reading files safely, matching them to a model, reporting what did not match."""
 
 from .checkpointer import Checkpointer
-from .errors import CheckpointError
+from .dialects.errors import CheckpointError
 from .locating import resolve_checkpoint
 from .matching import LoadReport, map_class_rows, match_state
 from .metadata import checkpoint_metadata

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from detrex.utils.regular_files import open_regular
 
 from .dialects import detect_dialect, to_ours
-from .errors import CheckpointError
+from .dialects.errors import CheckpointError
 from .locating import resolve_checkpoint
 from .matching import LoadReport, match_state
 from .reading import read_checkpoint, run_id_of, verify_archive

@@ -1,4 +1,4 @@
-"""Checkpoints rewritten in another layout; ``tools/convert_checkpoint.py`` is a thin shell around this."""
+"""Checkpoints rewritten in another layout, with the ``config.json`` that Hugging Face's needs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import instantiate
@@ -14,7 +14,7 @@ from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from detrex.checkpoint.dialects.coco_classes import NUM_IDS, NUM_USED
+from detrex.checkpoint.dialects.coco_classes import NUM_IDS, NUM_USED, USED_COCO_IDS
 from detrex.checkpoint.metadata import checkpoint_metadata
 from detrex.config import load_config
 from detrex.config.instantiation import build_on_meta
@@ -23,42 +23,39 @@ from detrex.data import category_ids
 from .checkpointer import Checkpointer
 from .dialects import DETREX_ZOO, HUGGING_FACE, OFFICIAL, detect_dialect, from_ours, our_constants
 from .dialects import to_ours as rename_to_ours
-from .errors import CheckpointError, listing
+from .dialects.errors import CheckpointError, listing
 from .locating import resolve_checkpoint
 from .reading import class_names, read_checkpoint
-from .transformers_config import transformers_config
 from .writing import replace_file, write_weights
 
-__all__ = ["LAYOUTS", "Conversion", "convert", "find_architecture", "largest_difference"]
+__all__ = ["LAYOUTS", "Architecture", "Conversion", "convert", "find_architecture", "largest_difference"]
 
 COCO = "coco_2017_val"  # in the catalog
 # What a file can be written as, and the rows that COCO's classifiers have there.
 LAYOUTS = {"ours": None, "detrex": DETREX_ZOO, "official": OFFICIAL, "hf": HUGGING_FACE}
 COCO_ROWS = {"ours": NUM_USED, "detrex": NUM_USED, "official": NUM_IDS, "hf": NUM_IDS}
 
-_D, _H = "projects/deformable_detr/configs/deformable_detr_", "projects/h_deformable_detr/configs/"
-# One config of each published architecture: (backbone, levels, queries' kind, FFN width, number of learned queries).
-ARCHITECTURES = {
-    ("R50", 4, "plain", 1024, 300): f"{_D}r50_50ep.py",
-    ("R50", 4, "refinement", 1024, 300): f"{_D}r50_with_box_refinement_50ep.py",
-    ("R50", 4, "two-stage", 1024, 0): f"{_D}r50_two_stage_50ep.py",
-    ("R50", 1, "plain", 1024, 300): f"{_D}r50_single_scale_50ep.py",
-    ("R101", 4, "plain", 1024, 300): f"{_D}r101_50ep.py",
-    ("Swin-T", 4, "plain", 1024, 300): f"{_D}swin_tiny_50ep.py",
-    ("R50", 4, "mixed", 2048, 1800): f"{_H}h_deformable_detr_r50_two_stage_12ep.py",
-    ("R101", 4, "mixed", 2048, 1800): f"{_H}h_deformable_detr_r101_two_stage_12ep.py",
-    ("Swin-T", 4, "mixed", 2048, 1800): f"{_H}h_deformable_detr_swin_tiny_two_stage_12ep.py",
-    ("Swin-S", 4, "mixed", 2048, 1800): f"{_H}h_deformable_detr_swin_small_two_stage_12ep.py",
-    ("Swin-L", 4, "mixed", 2048, 1800): f"{_H}h_deformable_detr_swin_large_two_stage_12ep.py",
-    ("Swin-L", 4, "mixed", 2048, 2400): f"{_H}h_deformable_detr_swin_large_two_stage_12ep_900queries.py",
-    **{
-        (backbone, 4, kind, 2048, queries): f"{_H}deformable_detr_baseline_{name}_two_stage_12ep{tricks}.py"
-        for backbone, name in (("R50", "r50"), ("Swin-T", "swin_tiny"), ("Swin-L", "swin_large"))
-        for kind, queries, tricks in (("two-stage", 0, ""), ("mixed", 300, "_tricks"))
-    },
-}
+RESNETS = {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101"}  # names there
 _CLASSIFIER = "transformer.decoder.heads.0.class_embed.bias"
 _BACKBONES = {("res4", 6): "R50", ("res4", 23): "R101", (96, 6): "Swin-T", (96, 18): "Swin-S", (192, 18): "Swin-L"}
+
+
+class Architecture(NamedTuple):
+    """What the tensors of a detector show of it.
+
+    Attributes:
+        backbone: "R50", "R101", "Swin-T", "Swin-S" or "Swin-L".
+        levels: of the feature pyramid.
+        queries: "plain", "refinement", "two-stage" or "mixed".
+        feedforward_dim: of the transformer.
+        num_learned: learned queries.
+    """
+
+    backbone: str
+    levels: int
+    queries: str
+    feedforward_dim: int
+    num_learned: int
 
 
 @dataclass(frozen=True)
@@ -83,6 +80,7 @@ def convert(
     *,
     layout: str = "ours",
     config_file: str = "",
+    published: Mapping[Architecture, str] | None = None,
     classes: int | None = None,
     drop_unknown: bool = False,
     verify: bool = False,
@@ -94,8 +92,9 @@ def convert(
         source: whatever :func:`resolve_checkpoint` takes.
         target: ``.pth`` or ``.safetensors``; for ``"hf"`` a folder.
         layout: one of ``LAYOUTS``.
-        config_file: of the model, for ``"hf"`` and to ``verify``; found by the file's tensors if it is a published one.
+        config_file: of the model, for ``"hf"`` and to ``verify``; found by the file's tensors if it is in ``published``.
             If given, a result in our layout holds it, as a training's checkpoints do.
+        published: the config of each architecture, see :func:`find_architecture`.
         classes: 80 or 91, rows of a COCO classifier in the result; as the layout has them if not given.
         drop_unknown: whether tensors without a rule are left out, instead of an error.
         verify: whether to run both files.
@@ -114,9 +113,10 @@ def convert(
     names = class_names(checkpoint)
     cfg = None
     if verify or config_file or layout == "hf":
-        cfg = load_config(config_file or find_architecture(state, exact=layout == "hf"))
+        config_file = config_file or find_architecture(state, published or {}, exact=layout == "hf")
+        cfg = load_config(config_file)
         cfg.model.num_classes = rows
-        report.append(f"model: {config_file or find_architecture(state)}, {rows} classes")
+        report.append(f"model: {config_file}, {rows} classes")
     dialect = LAYOUTS[layout]
     if dialect is not None:
         translation = from_ours(dialect, state, our_constants(state), num_classes=classes)
@@ -141,22 +141,22 @@ def convert(
     return Conversion(file, tuple(map(str, written)), tuple(report), difference)
 
 
-def find_architecture(state: Mapping[str, Tensor], *, exact: bool = False) -> str:
-    """The config of a published architecture that our tensors are of.
+def find_architecture(
+    state: Mapping[str, Tensor], published: Mapping[Architecture, str], *, exact: bool = False
+) -> str:
+    """The config of the architecture that our tensors are of.
 
     Args:
         state: our tensors.
+        published: architecture -> path of a config.
         exact: whether a model counts whose function is not known from its tensors (single scale: DC5 has the same).
 
     Raises:
         CheckpointError: they are of none.
     """
     res4, swin2 = (_numbers(state, f"backbone.{name}.") for name in ("res4", "layers.2.blocks"))
-    if res4:
-        backbone = _BACKBONES.get(("res4", len(res4)))
-    else:
-        width = len(state.get("backbone.patch_embed.proj.bias", ()))
-        backbone = _BACKBONES.get((width, len(swin2)))
+    channels = len(state.get("backbone.patch_embed.proj.bias", ()))
+    backbone = _BACKBONES.get(("res4", len(res4)) if res4 else (channels, len(swin2)), "")
     learned = {"mixed": "transformer.queries.content.weight", "one-stage": "transformer.queries.embedding.weight"}
     kind = next((kind for kind, name in learned.items() if name in state), "two-stage")
     queries = len(state[learned[kind]]) if kind in learned else 0
@@ -164,13 +164,12 @@ def find_architecture(state: Mapping[str, Tensor], *, exact: bool = False) -> st
         kind = "refinement" if our_constants(state)["refinement"] else "plain"
     levels = len(state["transformer.level_embeds"])
     width = len(state["transformer.encoder.layers.0.ffn.linear1.bias"])
-    config = ARCHITECTURES.get((backbone, levels, kind, width, queries))
+    config = published.get(Architecture(backbone, levels, kind, width, queries))
     if config is None:
         raise CheckpointError("the tensors are of no published model: give the config of theirs by --config-file")
     if exact and levels == 1:
         raise CheckpointError(
-            "single scale and single scale DC5 have the same tensors: say by --config-file which of the two it is, "
-            f"{_D}r50_single_scale_50ep.py or {_D}r50_single_scale_dc5_50ep.py"
+            "single scale and single scale DC5 have the same tensors: say by --config-file which of the two it is"
         )
     return config
 
@@ -257,3 +256,63 @@ def _check_target(target: Path, layout: str, *, force: bool) -> None:
         existing = [target] if target.exists() else []
     if existing and not force:
         raise CheckpointError(f"{existing[0]} exists; --force writes over it")
+
+
+# ------------------------------------------------------------------------------------ Hugging Face's config.json
+def transformers_config(model: nn.Module, *, num_labels: int, class_names: Sequence[str] = ()) -> dict[str, Any]:
+    """What ``DeformableDetrForObjectDetection.from_pretrained`` builds the same model from.
+
+    Args:
+        model: a :class:`~projects.deformable_detr.modeling.DeformableDETR`; its parameters may be on the meta device.
+        num_labels: rows of the classifiers in the file.
+        class_names: of the model's classes; numbered if there are none.
+
+    Raises:
+        CheckpointError: transformers has no such model.
+    """
+    transformer = model.transformer
+    encoder, decoder = transformer.encoder.layers, transformer.decoder.layers
+    two_stage = hasattr(transformer.queries, "proposals")
+    queries = transformer.queries.groups.one2one
+    config: dict[str, Any] = {
+        "model_type": "deformable_detr",
+        "architectures": ["DeformableDetrForObjectDetection"],
+        "backbone": _resnet(model.backbone),
+        "use_timm_backbone": True,
+        "use_pretrained_backbone": False,
+        "dilation": model.backbone.res5[-1].conv2.dilation[0] == 2,
+        "num_channels": 3,
+        "d_model": len(transformer.level_embeds[0]),
+        "num_feature_levels": len(transformer.level_embeds),
+        "num_queries": queries,
+        "two_stage": two_stage,
+        "two_stage_num_proposals": queries,
+        "with_box_refine": type(transformer.decoder.refinement).__name__ != "NoRefinement",
+        "position_embedding_type": "sine",
+        "auxiliary_loss": True,
+        "id2label": {str(i): label for i, label in enumerate(_labels(num_labels, class_names))},
+    }
+    for name, layers, attention in (("encoder", encoder, "self_attn"), ("decoder", decoder, "cross_attn")):
+        config[f"{name}_layers"] = len(layers)
+        config[f"{name}_attention_heads"] = getattr(layers[0], attention).num_heads
+        config[f"{name}_n_points"] = getattr(layers[0], attention).num_points
+        config[f"{name}_ffn_dim"] = layers[0].ffn.linear1.out_features
+    config["label2id"] = {label: int(i) for i, label in config["id2label"].items()}
+    return config
+
+
+def _resnet(backbone: nn.Module) -> str:
+    depths = tuple(len(getattr(backbone, f"res{i}", ())) for i in range(2, 6))
+    if depths not in RESNETS:
+        raise CheckpointError(f"Hugging Face: a backbone other than {' or '.join(RESNETS.values())} cannot be written")
+    return RESNETS[depths]
+
+
+def _labels(num_labels: int, class_names: Sequence[str]) -> list[str]:
+    """A label for each row; unused ids of COCO and unnamed classes have a number, so that labels are unique."""
+    labels = [f"LABEL_{i}" for i in range(num_labels)]
+    ids = USED_COCO_IDS if (num_labels, len(class_names)) == (NUM_IDS, NUM_USED) else range(num_labels)
+    if len(ids) == len(class_names):
+        for i, name in zip(ids, class_names, strict=True):
+            labels[i] = name
+    return labels

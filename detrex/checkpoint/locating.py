@@ -15,7 +15,7 @@ from detectron2.utils.file_io import PathManager
 
 from detrex.utils.regular_files import NotRegularFileError, open_regular
 
-from .errors import CheckpointError
+from .dialects.errors import CheckpointError
 from .writing import replace_file
 
 __all__ = ["INDEX_SUFFIX", "SUFFIXES", "resolve_checkpoint", "sha256_of", "shards_of", "split_choice"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from .errors import CheckpointError, listing
+from .dialects.errors import CheckpointError, listing
 
 __all__ = ["LoadReport", "map_class_rows", "match_state"]
 

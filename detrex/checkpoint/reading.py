@@ -20,8 +20,8 @@ from torch import Tensor
 
 from detrex.utils.regular_files import open_regular, raise_machine_fault
 
+from .dialects.errors import CheckpointError
 from .dialects.wrappers import unwrap
-from .errors import CheckpointError
 from .locating import INDEX_SUFFIX, SUFFIXES, shards_of, split_choice
 from .unpickling import Stored, finish, read_pickle
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError
+from .dialects.errors import CheckpointError
 
 __all__ = ["Inert", "Stored", "finish", "read_pickle"]
 

@@ -5,12 +5,34 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from detrex.checkpoint.conversion import LAYOUTS, convert
+from detrex.checkpoint.conversion import LAYOUTS, Architecture, convert
 from detrex.distributed.errors import with_exit_status
 
-__all__ = ["build_parser", "main"]
+__all__ = ["PUBLISHED", "build_parser", "main"]
 
 TOLERANCE = 1e-5  # of outputs, for --verify
+
+_D, _H = "projects/deformable_detr/configs/deformable_detr_", "projects/h_deformable_detr/configs/"
+# One config of each published architecture.
+PUBLISHED = {
+    Architecture("R50", 4, "plain", 1024, 300): f"{_D}r50_50ep.py",
+    Architecture("R50", 4, "refinement", 1024, 300): f"{_D}r50_with_box_refinement_50ep.py",
+    Architecture("R50", 4, "two-stage", 1024, 0): f"{_D}r50_two_stage_50ep.py",
+    Architecture("R50", 1, "plain", 1024, 300): f"{_D}r50_single_scale_50ep.py",
+    Architecture("R101", 4, "plain", 1024, 300): f"{_D}r101_50ep.py",
+    Architecture("Swin-T", 4, "plain", 1024, 300): f"{_D}swin_tiny_50ep.py",
+    Architecture("R50", 4, "mixed", 2048, 1800): f"{_H}h_deformable_detr_r50_two_stage_12ep.py",
+    Architecture("R101", 4, "mixed", 2048, 1800): f"{_H}h_deformable_detr_r101_two_stage_12ep.py",
+    Architecture("Swin-T", 4, "mixed", 2048, 1800): f"{_H}h_deformable_detr_swin_tiny_two_stage_12ep.py",
+    Architecture("Swin-S", 4, "mixed", 2048, 1800): f"{_H}h_deformable_detr_swin_small_two_stage_12ep.py",
+    Architecture("Swin-L", 4, "mixed", 2048, 1800): f"{_H}h_deformable_detr_swin_large_two_stage_12ep.py",
+    Architecture("Swin-L", 4, "mixed", 2048, 2400): f"{_H}h_deformable_detr_swin_large_two_stage_12ep_900queries.py",
+    **{
+        Architecture(backbone, 4, kind, 2048, queries): f"{_H}deformable_detr_baseline_{name}_two_stage_12ep{tricks}.py"
+        for backbone, name in (("R50", "r50"), ("Swin-T", "swin_tiny"), ("Swin-L", "swin_large"))
+        for kind, queries, tricks in (("two-stage", 0, ""), ("mixed", 300, "_tricks"))
+    },
+}
 
 _EPILOG = """
 examples:
@@ -57,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.target,
         layout=args.to,
         config_file=args.config_file,
+        published=PUBLISHED,
         classes=args.classes,
         drop_unknown=args.drop_unknown,
         verify=args.verify,

@@ -10,9 +10,9 @@ import torch
 from detectron2.config import instantiate
 
 from detrex.checkpoint import CheckpointError, class_names, conversion, read_checkpoint, unpickling
-from detrex.checkpoint.conversion import ARCHITECTURES, convert, find_architecture, largest_difference
+from detrex.checkpoint.conversion import convert, find_architecture, largest_difference
 from detrex.checkpoint.dialects import detect_dialect, to_ours
-from detrex.cli.convert import main
+from detrex.cli.convert import PUBLISHED, main
 from detrex.config import load_config
 from detrex.config.instantiation import build_on_meta
 from detrex.inference.detector import Detector
@@ -61,25 +61,25 @@ def test_names_and_shapes_of_h_detr(variant, tmp_path):
     assert all("class_embed" in name for name in changed)  # whose rows of no class are no longer known
 
 
-@pytest.mark.parametrize("config", sorted(ARCHITECTURES.values()))
+@pytest.mark.parametrize("config", sorted(PUBLISHED.values()))
 def test_published_architectures_are_found_by_their_tensors(config):
     model = build_on_meta(load_config(ROOT / config))
     state = {name: torch.zeros(()).expand(value.shape) for name, value in model.state_dict().items()}
     if "NoRefinement" not in str(type(model.transformer.decoder.refinement)):
         name = "transformer.decoder.heads.1.bbox_embed.layers.2.weight"
         state[name] = torch.ones(()).expand(state[name].shape)
-    assert find_architecture(state) == config
+    assert find_architecture(state, PUBLISHED) == config
 
 
 def test_architectures_that_nobody_published():
     state = published_state("dd", "single_scale")
     ours = to_ours(detect_dialect(state), state).state
-    assert find_architecture(ours).endswith("single_scale_50ep.py")
+    assert find_architecture(ours, PUBLISHED).endswith("single_scale_50ep.py")
     with pytest.raises(CheckpointError, match=r"DC5 have the same tensors: say by --config-file"):
-        find_architecture(ours, exact=True)
+        find_architecture(ours, PUBLISHED, exact=True)
     ours["transformer.encoder.layers.0.ffn.linear1.bias"] = torch.zeros(7)
     with pytest.raises(CheckpointError, match="of no published model: give the config"):
-        find_architecture(ours)
+        find_architecture(ours, PUBLISHED)
 
 
 # ------------------------------------------------------------------------------------------------- the same outputs

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from detrex.checkpoint.errors import CheckpointError, listing
-
 from .coco_classes import NUM_IDS, NUM_USED, insert_rows
+from .errors import CheckpointError, listing
 from .rename import Dialect, Row, Translation
 from .templates import compile_template, fill
 

@@ -15,9 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from detrex.checkpoint.errors import CheckpointError, listing
-
 from .coco_classes import NUM_IDS, NUM_USED, select_rows
+from .errors import CheckpointError, listing
 from .templates import compile_template, fill
 
 __all__ = ["Dialect", "Row", "Translation", "count", "to_ours"]

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from detrex.checkpoint.errors import CheckpointError, listing
-
 from . import detect_dialect
+from .errors import CheckpointError, listing
 from .ours import ENCODER
 from .rename import count
 
