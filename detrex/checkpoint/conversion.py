@@ -92,7 +92,7 @@ def convert(
         source: whatever :func:`resolve_checkpoint` takes.
         target: ``.pth`` or ``.safetensors``; for ``"hf"`` a folder.
         layout: one of ``LAYOUTS``.
-        config_file: of the model, for ``"hf"`` and to ``verify``; found by the file's tensors if it is in ``published``.
+        config_file: of the model, for ``"hf"`` and to ``verify``; found by the tensors if it is in ``published``.
             If given, a result in our layout holds it, as a training's checkpoints do.
         published: the config of each architecture, see :func:`find_architecture`.
         classes: 80 or 91, rows of a COCO classifier in the result; as the layout has them if not given.
