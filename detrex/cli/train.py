@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -19,7 +19,7 @@ from detrex.distributed.errors import (
     EXIT_PREEMPTED,
     with_exit_status,
 )
-from detrex.distributed.launch import join_job, launched, leave, run_processes
+from detrex.distributed.launch import check_alone, follow_launcher, is_part_of_job, join_job, launch, leave
 from detrex.engine.train import config_from_args
 from detrex.engine.train import main as train
 
@@ -123,14 +123,14 @@ def build_parser(command: str = "train") -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None, *, job: Callable[[argparse.Namespace], Any] = train) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Train as the command line says; returns the exit status.
 
     Args:
         argv: the command line without the program's name; None takes the process's own.
-        job: what each process calls with the arguments.
     """
-    return _start(build_parser().parse_intermixed_args(argv), job)
+    words = list(sys.argv[1:] if argv is None else argv)
+    return _start(build_parser().parse_intermixed_args(words), "main", words)
 
 
 run = main  # its name until the tests follow
@@ -142,10 +142,11 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the command line without the program's name; None takes the process's own.
     """
-    args = build_parser("evaluate").parse_intermixed_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser("evaluate").parse_intermixed_args(words)
     if args.weights is not None:
         args.opts = [*args.opts, override("train.init_checkpoint", args.weights)]
-    return _start(args, train)
+    return _start(args, "evaluate", words)
 
 
 def override(key: str, value: str | os.PathLike[str]) -> str:
@@ -156,38 +157,41 @@ def override(key: str, value: str | os.PathLike[str]) -> str:
 
 
 @with_exit_status()
-def _start(args: argparse.Namespace, job: Callable[[argparse.Namespace], Any]) -> int:
-    if launched():
-        _work(args, job)
+def _start(args: argparse.Namespace, function: str, words: Sequence[str]) -> int:
+    """Train or evaluate in this process, or launch processes that call ``function`` with the same words."""
+    if is_part_of_job():
+        _be_one_of_several(args)
     cfg = config_from_args(args)  # wrong input shows once, before any process starts
     if args.num_gpus <= 1 and args.num_machines == 1:
-        job(args)
+        check_alone()
+        train(args)
         return 0
     _check_gpus(args, cfg.train.device)
-    return run_processes(
-        _work,
-        (args, job),
+    return launch(
+        f"from {__name__} import {function}; sys.exit({function}())",
+        words,
         num_processes=max(args.num_gpus, 1),
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
+        timeout=cfg.train.dist_timeout,
     )
 
 
-def _work(args: argparse.Namespace, job: Callable[[argparse.Namespace], Any]) -> NoReturn:
-    """Be one process of several."""
+def _be_one_of_several(args: argparse.Namespace) -> NoReturn:
+    follow_launcher()
     try:
-        status = _join(args, job)
+        status = _join(args)
     except BaseException as e:
         leave(1, e)
     leave(status)
 
 
 @with_exit_status()
-def _join(args: argparse.Namespace, job: Callable[[argparse.Namespace], Any]) -> int:
+def _join(args: argparse.Namespace) -> int:
     cfg = config_from_args(args)
     join_job(device=cfg.train.device, timeout=cfg.train.dist_timeout)
-    job(args)
+    train(args)
     return 0
 
 

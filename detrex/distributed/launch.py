@@ -1,148 +1,153 @@
-"""The processes of a job on this machine: started, joined with those of other machines, and ended together."""
+"""The processes of a job: started by torch's elastic launcher, joined with those of other machines, ended together."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import logging
-import multiprocessing
 import os
 import signal
-import socket
 import sys
+import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
 from detectron2.utils import comm
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import RendezvousError
+from torch.distributed.launcher import LaunchConfig, elastic_launch
 
 from detrex.config.validation import ConfigError
+from detrex.utils.text import count_of
 
 from .errors import EXIT_MACHINE, MachineError, record_error
-from .signals import passing_signals_on, received_signals
+from .signals import hand_signals_on, received_signals
 
-__all__ = ["end_process", "join_job", "launched", "leave", "run_processes"]
+__all__ = ["check_alone", "end_process", "follow_launcher", "is_part_of_job", "join_job", "launch", "leave"]
 
 logger = logging.getLogger(__name__)
 
-_PLACE = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"}  # the environment of a process of a job ...
-_ALL_OF_PLACE = {*_PLACE, "LOCAL_WORLD_SIZE", "MASTER_PORT"}  # ... and what else it needs
-_CONTEXT = multiprocessing.get_context("spawn")
-_LOOK = 0.2  # seconds
-_GRACE = 5.0  # seconds for processes to end by themselves once one has failed
-_GIVE_WAY = 30.0  # seconds that one whose peers are gone leaves to them to say why
+# What launchers set for each process of a job, and what tells that they did.
+_PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_MARKS = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"}
+_SIGNALS = "DETREX_SIGNALS"  # file with the names of the signals that the launcher received
+_INTERVAL = 0.2  # seconds between two looks at the processes, or at the launcher
+_GIVE_WAY = 30.0  # seconds that a process whose peers are gone leaves to them to say why
 
 
 # ------------------------------------------------------------------------------------------------------ the launcher
-def run_processes(
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
+def launch(
+    program: str,
+    arguments: Sequence[str],
     *,
     num_processes: int,
     num_machines: int = 1,
     machine_rank: int = 0,
     dist_url: str = "auto",
+    timeout: float = 1800,
 ) -> int:
-    """Call ``function(*args)`` in processes of this machine, with the environment that torchrun gives, and wait.
+    """Run a program in processes of this machine, as torchrun does, and wait for them.
 
-    When a process fails, the others have five seconds to end before they are killed. Signals that ask to stop are
-    passed on to all of them; processes whose launcher is gone end as well.
+    torch's launcher starts and watches them, and ends the others when one fails. It is kept from ending them when it
+    is asked to stop: they get the signal, save and end by themselves.
 
     Args:
-        function: importable by name; its process ends with the status that it exits with.
+        program: Python code, run with ``sys.path`` of this process. arguments: its ``sys.argv[1:]``.
         num_processes: on each machine. num_machines: of the job. machine_rank: index of this machine.
-        dist_url: ``tcp://host:port`` of machine 0, where the processes meet; "auto" takes a free port, on one machine.
+        dist_url: ``tcp://host:port`` of machine 0, where the machines meet; "auto" takes a free port, on one machine.
+        timeout: seconds to wait for the other machines.
 
     Returns:
         0, or the status of the first process that failed (``EXIT_MACHINE`` for one that was killed).
 
     Raises:
-        ConfigError: a ``dist_url`` that does not fit.
+        ConfigError: a ``dist_url`` that does not fit. MachineError: the other machines did not come.
     """
-    host, port = _meeting_place(dist_url, num_machines)
-    shared = {"MASTER_ADDR": host, "MASTER_PORT": port, "LOCAL_WORLD_SIZE": f"{num_processes}"}
-    shared["WORLD_SIZE"] = f"{num_processes * num_machines}"
-    processes: list[BaseProcess] = []
-    with passing_signals_on(processes):
-        for i in range(num_processes):
-            environment = {**shared, "LOCAL_RANK": f"{i}", "RANK": f"{machine_rank * num_processes + i}"}
-            process = _CONTEXT.Process(target=_enter, args=(environment, function, args), name=environment["RANK"])
-            process.start()
-            processes.append(process)
+    meeting = _meeting_place(dist_url, num_machines, machine_rank)
+    code = f"import sys; sys.path[:] = {sys.path!r}; {program}"
+    # It would report each signal that it sends; the first failure is named below.
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
+    with tempfile.TemporaryDirectory(prefix="detrex_") as folder:
+        signals = Path(folder) / "signals"
+        os.environ[_SIGNALS] = str(signals)
+        config = LaunchConfig(
+            min_nodes=num_machines,
+            max_nodes=num_machines,
+            nproc_per_node=num_processes,
+            run_id="detrex",
+            role="process",
+            max_restarts=0,
+            monitor_interval=_INTERVAL,
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+            **meeting,
+        )
+        config.rdzv_configs["timeout"] = round(timeout)
         try:
-            failed = _first_failure(processes)
+            with hand_signals_on(signals):
+                elastic_launch(config, sys.executable)("-c", code, *arguments)
+        except ChildFailedError as e:
+            return _report(e, num_processes * num_machines)
+        except SignalException as e:
+            print(f"error: ended by {e.sigval.name}", file=sys.stderr)
+            return 128 + e.sigval
+        except (dist.DistError, RendezvousError) as e:
+            raise MachineError(
+                f"machine {machine_rank} of {num_machines} did not meet the others at {dist_url} within {timeout:.0f} "
+                f"s: {str(e).splitlines()[0]}"
+            ) from e
         finally:
-            ended = _end(processes)
-    if failed is None:
-        return 0
-    how = f"ended with status {failed.exitcode}"
-    if failed.exitcode < 0:
-        how = f"was killed by {signal.Signals(-failed.exitcode).name}"
-    others = f"; {ended} other processes on this machine were then ended" if ended else ""
-    print(f"error: process {failed.name} of {shared['WORLD_SIZE']} (pid {failed.pid}) {how}{others}", file=sys.stderr)
-    return EXIT_MACHINE if failed.exitcode < 0 else failed.exitcode
+            del os.environ[_SIGNALS]
+    return 0
 
 
-def _meeting_place(dist_url: str, num_machines: int) -> tuple[str, str]:
+def _meeting_place(dist_url: str, num_machines: int, machine_rank: int) -> dict[str, Any]:
     if dist_url == "auto" and num_machines == 1:
-        with socket.socket() as probe:  # should another process take it before we do, this one fails with a message
-            probe.bind(("127.0.0.1", 0))
-            return "127.0.0.1", str(probe.getsockname()[1])
+        return {"rdzv_backend": "c10d", "rdzv_endpoint": "127.0.0.1:0", "local_addr": "127.0.0.1"}
     host, separator, port = dist_url.removeprefix("tcp://").rpartition(":")
     if not (dist_url.startswith("tcp://") and host and separator and port.isdigit()):
         alternative = ' or "auto"' if num_machines == 1 else ", a port of machine 0"
         raise ConfigError(f"--dist-url {dist_url}: give tcp://host:port{alternative}")
-    return host.strip("[]"), port
+    endpoint = dist_url.removeprefix("tcp://")
+    return {"rdzv_backend": "static", "rdzv_endpoint": endpoint, "rdzv_configs": {"rank": machine_rank}}
 
 
-def _enter(environment: dict[str, str], function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    os.environ.update(environment)
-    threading.Thread(target=_end_with_launcher, daemon=True).start()
-    function(*args)
-
-
-def _end_with_launcher() -> None:
-    multiprocessing.parent_process().join()
-    end_process(f"process {os.environ['RANK']}: its launcher is gone")
-
-
-def _first_failure(processes: Sequence[BaseProcess]) -> BaseProcess | None:
-    running = list(processes)
-    while running:
-        wait([process.sentinel for process in running], _LOOK)  # data workers may hold the sentinel of a dead process
-        statuses = [(process, process.exitcode) for process in running]
-        for process, status in statuses:
-            if status:
-                return process
-        running = [process for process, status in statuses if status is None]
-    return None
-
-
-def _end(processes: Sequence[BaseProcess]) -> int:
-    """Wait a little for all processes, and kill those that are left; their number."""
-    end = time.monotonic() + _GRACE
-    while time.monotonic() < end and any(process.exitcode is None for process in processes):
-        time.sleep(_LOOK)
-    left = [process for process in processes if process.exitcode is None]
-    for process in left:
-        process.kill()
-    for process in left:
-        while process.exitcode is None:
-            time.sleep(_LOOK)
-    return len(left)
+def _report(error: ChildFailedError, world_size: int) -> int:
+    """Name the process that failed first; its exit status."""
+    rank, failure = error.get_first_failure()
+    killed = failure.exitcode < 0
+    how = f"was killed by {failure.signal_name()}" if killed else f"ended with status {failure.exitcode}"
+    print(f"error: process {rank} of {world_size} (pid {failure.pid}) {how}", file=sys.stderr)
+    return EXIT_MACHINE if killed else failure.exitcode
 
 
 # ----------------------------------------------------------------------------------------------------- each process
-def launched() -> bool:
-    """Whether this is a process of a job, started by torchrun, :func:`run_processes` or anything that does as they."""
-    return os.environ.keys() >= _PLACE
+def is_part_of_job() -> bool:
+    """Whether this is a process of a job, started by torchrun, :func:`launch` or anything that does as they."""
+    return os.environ.keys() >= _MARKS
+
+
+def check_alone() -> None:
+    """Check that this process is not one of several.
+
+    Raises:
+        ConfigError: the environment says that it is, but not where the others are.
+    """
+    world_size = os.environ.get("WORLD_SIZE", "1")
+    if world_size != "1" and not is_part_of_job():
+        absent = [name for name in _PLACE if name not in os.environ]
+        raise ConfigError(
+            f"WORLD_SIZE={world_size} says that this is one process of several, but {', '.join(absent)} "
+            f"{'is' if len(absent) == 1 else 'are'} not set. Start the processes with --num-gpus or torchrun, or unset "
+            "WORLD_SIZE to run one process"
+        )
 
 
 def join_job(*, device: str, timeout: float) -> None:
@@ -152,30 +157,54 @@ def join_job(*, device: str, timeout: float) -> None:
         device: ``train.device``. timeout: seconds for the meeting and for each collective operation.
 
     Raises:
-        ConfigError: there is no GPU for this process, or the launcher's environment is incomplete.
+        ConfigError: there is no GPU for this process, or the launcher's environment is incomplete or contradictory.
         MachineError: the others did not come.
     """
-    absent = sorted(_ALL_OF_PLACE - os.environ.keys())
+    absent = [name for name in _PLACE if name not in os.environ]
     if absent:
         raise ConfigError(f"RANK is set, so this is a process of a job, but the launcher did not set {absent}")
+    place = {name: os.environ[name] for name in _PLACE}
+    numbers = {name: int(value) if value.isdigit() else -1 for name, value in place.items() if name != "MASTER_ADDR"}
+    if min(numbers.values()) < 0 or numbers["RANK"] >= numbers["WORLD_SIZE"]:
+        given = ", ".join(f"{name}={value}" for name, value in place.items())
+        raise ConfigError(f"{given}: the launcher must set numbers, and RANK below WORLD_SIZE")
+    local_rank, world = numbers["LOCAL_RANK"], numbers["WORLD_SIZE"]
     on_gpu = torch.cuda.is_available() and device != "cpu"
     if on_gpu:
-        local_rank = int(os.environ["LOCAL_RANK"])
         if local_rank >= torch.cuda.device_count():
             raise ConfigError(
                 f"local process {local_rank} has no GPU, there are {torch.cuda.device_count()}: start fewer"
             )
         torch.cuda.set_device(local_rank)
+    where = f"{place['MASTER_ADDR']}:{place['MASTER_PORT']}"
+    logger.info("Process %d waits for the others of %s at %s", numbers["RANK"], count_of(world, "process"), where)
     try:
         dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(seconds=timeout))
-        comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+        comm.create_local_process_group(numbers["LOCAL_WORLD_SIZE"])
         comm.synchronize()
     except RuntimeError as e:
-        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise MachineError(
-            f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} did not meet all others at {where} within "
-            f"{timeout:.0f} s: {str(e).splitlines()[0]}"
+            f"process {numbers['RANK']} of {world} did not meet all others at {where} within {timeout:.0f} s "
+            f"(train.dist_timeout): {str(e).splitlines()[0]}"
         ) from e
+
+
+def follow_launcher() -> None:
+    """Watch torch's launcher from a thread: end when it is gone, and take over the signals that it received."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        threading.Thread(target=_watch_launcher, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch_launcher(launcher: int) -> None:
+    signals, taken = os.environ.get(_SIGNALS, os.devnull), 0
+    while os.getppid() == launcher:
+        with contextlib.suppress(FileNotFoundError):
+            names = Path(signals).read_text().split()
+            for name in names[taken:]:
+                os.kill(os.getpid(), getattr(signal, name))
+            taken = len(names)
+        time.sleep(_INTERVAL)
+    end_process(f"process {os.environ['RANK']}: its launcher is gone")
 
 
 def leave(status: int, error: BaseException | None = None) -> NoReturn:

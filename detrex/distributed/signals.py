@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.elastic.multiprocessing as elastic
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from .errors import Preempted
 
-__all__ = ["StopOnSignal", "passing_signals_on", "received_signals"]
+__all__ = ["StopOnSignal", "hand_signals_on", "received_signals"]
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+TORCHS_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name))
 
 logger = logging.getLogger(__name__)
 
@@ -84,26 +85,37 @@ class StopOnSignal(HookBase):
 
 
 @contextlib.contextmanager
-def passing_signals_on(processes: Sequence[BaseProcess]) -> Iterator[None]:
-    """Have this process, which only waits for others, hand the signals to stop on to them; as before afterwards.
+def hand_signals_on(file: Path) -> Iterator[None]:
+    """Have this process, which runs torch's launcher, note the signals to stop on for those that it launches.
+
+    By itself that launcher would end its processes after 30 seconds, whether they have saved or not. Handlers are as
+    before afterwards.
 
     Args:
-        processes: may grow; those that have ended are left out.
+        file: gets a line with the name of each signal.
     """
 
-    def hand_on(number: int, _: FrameType | None) -> None:
-        _received.append(signal.Signals(number).name)
-        for process in processes:
-            if process.exitcode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, number)
+    def note(number: int, _: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        _received.append(name)
+        with file.open("a") as lines:
+            lines.write(f"{name}\n")
+
+    torchs = elastic.api._terminate_process_handler  # it is installed for four signals when the processes start
+
+    def choose(number: int, frame: FrameType | None) -> None:
+        (note if number in SIGNALS else torchs)(number, frame)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {number: signal.signal(number, hand_on) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in (*SIGNALS, *TORCHS_SIGNALS)}
+    elastic.api._terminate_process_handler = choose
     try:
+        for number in SIGNALS:
+            signal.signal(number, choose)
         yield
     finally:
-        for number, handler in previous.items():
+        elastic.api._terminate_process_handler = torchs
+        for number, handler in before.items():
             signal.signal(number, handler)

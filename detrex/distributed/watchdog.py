@@ -13,7 +13,7 @@ import torch.distributed as dist
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from .launch import end_process, launched
+from .launch import end_process, is_part_of_job
 
 __all__ = ["StallWatch"]
 
@@ -39,7 +39,7 @@ class StallWatch(HookBase):
         self._told: tuple[int, int] | None = None
 
     def before_train(self) -> None:
-        if comm.get_world_size() == 1 or not launched():
+        if comm.get_world_size() == 1 or not is_part_of_job():
             return
         self._rank, self._world = comm.get_rank(), comm.get_world_size()
         self._store = dist.PrefixStore(

@@ -113,11 +113,9 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def fork_processes() -> None:
-    """What ``--num-gpus`` starts is forked, which is quick, and safe as this process has one thread."""
-    from detrex.distributed import launch
-
-    launch._CONTEXT = multiprocessing.get_context("fork")
+def use_one_thread() -> None:
+    """In the processes that ``--num-gpus`` starts, too; torchrun does so by itself."""
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def use_torchrun() -> None:

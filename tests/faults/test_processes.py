@@ -47,7 +47,7 @@ def test_a_batch_that_is_bad_in_one_process_is_skipped_in_both(config, tmp_path)
 
 # --num-gpus starts processes on the CPU too; torchrun is told not to look for GPUs.
 LAUNCHERS = {
-    "num-gpus": (harness.fork_processes, ("--num-gpus", "2"), ("train.device=cpu",)),
+    "num-gpus": (harness.use_one_thread, ("--num-gpus", "2"), ("train.device=cpu",)),
     "torchrun": (harness.use_torchrun, ("--num-gpus", "0"), ()),
 }
 
@@ -66,8 +66,9 @@ def test_every_launcher_leads_to_the_same_run(config, undisturbed_two, tmp_path,
 
 def test_two_machines_are_the_same_run(config, undisturbed_two, tmp_path):
     place = ("--num-gpus", "0", "--num-machines", "2", "--dist-url", f"tcp://127.0.0.1:{harness.free_port()}")
-    fork, output = harness.fork_processes, tmp_path / "output"
-    finish([Run(config, output, *place, "--machine-rank", f"{i}", SAME, prepare=fork, rank=i) for i in range(2)])
+    output = tmp_path / "output"
+    prepare = harness.use_one_thread
+    finish([Run(config, output, *place, "--machine-rank", f"{i}", SAME, prepare=prepare, rank=i) for i in range(2)])
     assert_same_run(output, undisturbed_two)
 
 
