@@ -11,7 +11,6 @@ import dataclasses
 import importlib.util
 import io
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from detrex.data.formats.coco_json import crowd_flag, is_area
 from detrex.utils.regular_files import open_regular
 
 COCO_MAX_DETS = 100
@@ -189,7 +189,7 @@ def _renumbered(content: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str,
                 "category_id": classes[item["category_id"]] + 1,
                 "bbox": item["bbox"],
                 "area": _area(item),
-                "iscrowd": item.get("iscrowd", 0),
+                "iscrowd": int(crowd_flag(item.get("iscrowd")) != 0),
             }
             for number, item in enumerate(content["annotations"], 1)
         ],
@@ -199,9 +199,7 @@ def _renumbered(content: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str,
 def _area(annotation: Mapping[str, Any]) -> float:
     """The stated area; that of the box where none is stated, or one that would take the object out of every range."""
     stated = annotation.get("area")
-    if isinstance(stated, (int, float)) and not isinstance(stated, bool) and math.isfinite(stated) and stated >= 0:
-        return stated
-    return annotation["bbox"][2] * annotation["bbox"][3]
+    return stated if is_area(stated) else annotation["bbox"][2] * annotation["bbox"][3]
 
 
 def _nothing_found(content: Mapping[str, Any], num_limits: int) -> tuple[np.ndarray, np.ndarray]:

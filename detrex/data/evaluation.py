@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import logging
 import math
 import os
@@ -21,8 +20,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 
-from detrex.data.formats.coco_json import write_json
-from detrex.utils.regular_files import open_regular
+from detrex.data.formats.coco_json import coco_content, crowd_flag, load_content, write_json
 from detrex.utils.text import printable
 
 from .class_names import known_classes
@@ -134,7 +132,7 @@ class BoxEvaluator(DatasetEvaluator):
         write_json(results, os.path.join(self._output_dir, RESULTS))
 
     def _warn_crowded(self, most_found: int) -> None:
-        objects = Counter(a["image_id"] for a in self._content["annotations"] if not a.get("iscrowd", 0))
+        objects = Counter(a["image_id"] for a in self._content["annotations"] if crowd_flag(a.get("iscrowd")) == 0)
         image_id, most = max(objects.items(), key=lambda item: item[1], default=(None, 0))
         where = f"{self._name}: up to {most} objects on an image (id {image_id})"
         if most > self.max_dets:
@@ -209,15 +207,18 @@ def metric_names(dataset_name: str) -> tuple[str, ...]:
 
 
 def ground_truth(dataset_name: str) -> dict[str, Any]:
-    """Images, annotations and categories of a registered data set in COCO's form, converted where it has no json.
+    """Images, annotations and categories of a registered data set in COCO's form; a test set has no "annotations".
 
-    A test set has no "annotations".
+    What ``register_coco_data`` was given is not read again; that of other data sets comes from their json, or is
+    converted where they have none.
 
     Raises:
-        OSError, ValueError: its json is not there, or cannot be read.
+        DatasetError: its json is not there, or cannot be read.
     """
-    json_file = MetadataCatalog.get(dataset_name).get("json_file")
+    metadata = MetadataCatalog.get(dataset_name)
+    data, json_file = metadata.get("coco_data"), metadata.get("json_file")
+    if data is not None:
+        return coco_content(data)
     if json_file is None:
         return convert_to_coco_dict(dataset_name)
-    with open_regular(PathManager.get_local_path(os.fspath(json_file)), "r", "utf-8-sig") as f:
-        return json.load(f)
+    return load_content(PathManager.get_local_path(os.fspath(json_file)), required=("images", "categories"))

@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import random
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,9 +24,19 @@ from detectron2.utils import comm
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from detrex.data.checks.findings import DatasetError
 from detrex.utils.random_state import seeded
+from detrex.utils.regular_files import MachineError, is_machine_fault
 
-__all__ = ["BrokenImagesError", "TrainLoader", "build_train_loader", "shield_worker", "signals_held"]
+__all__ = [
+    "BrokenImagesError",
+    "EvaluationImageError",
+    "TrainLoader",
+    "build_train_loader",
+    "evaluation_batches",
+    "shield_worker",
+    "signals_held",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +47,22 @@ class BrokenImagesError(ValueError):
     """More images cannot be read than the run may skip."""
 
 
+class EvaluationImageError(DatasetError):
+    """An image that is to be evaluated cannot be read, or has another size than its record."""
+
+
 class Sample(NamedTuple):
-    """What a worker returns: the mapped record, and (file, reason) of those that were tried before it."""
+    """What a worker returns.
+
+    Attributes:
+        value: the mapped record; None if there is none.
+        broken: (file, reason) of the images that were tried before it.
+        fault: why the machine could not read an image, whatever the file is like.
+    """
 
     value: dict[str, Any] | None
     broken: list[tuple[str, str]]
+    fault: str | None = None
 
 
 def build_train_loader(
@@ -121,7 +143,8 @@ class TrainLoader:
         self.broken_images: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        """Raises BrokenImagesError: see ``max_broken_images``."""
+        """Raises BrokenImagesError: see ``max_broken_images``. MachineError: an image could not be read for lack of
+        memory or file descriptors, or by a fault of the disk."""
         with signals_held():
             batches = iter(
                 DataLoader(
@@ -157,6 +180,9 @@ class TrainLoader:
                 bucket.clear()
 
     def _count_broken(self, samples: Sequence[Sample]) -> None:
+        fault = next((sample.fault for sample in samples if sample.fault is not None), None)
+        if fault is not None:
+            raise _machine_error(fault)
         for path, reason in itertools.chain.from_iterable(sample.broken for sample in samples):
             if path not in self.broken_images:
                 self.broken_images[path] = reason
@@ -220,14 +246,59 @@ class _Samples(Dataset):
                 record = self._records[index]
                 try:
                     value = self._mapper(record)
-                except (OSError, SizeMismatchError) as e:
+                except (OSError, MemoryError, SizeMismatchError) as e:
                     path = str(record.get("file_name", index))
-                    broken.append((path, str(e) if path in str(e) else f"{path}: {e}"))
+                    reason = str(e) if path in str(e) else f"{path}: {e}"
+                    if is_machine_fault(e):
+                        return Sample(None, broken, reason)
+                    broken.append((path, reason))
                 else:
                     if value is not None:
                         return Sample(value, broken)
                 index = random.randrange(len(self))
         return Sample(None, broken)
+
+
+def evaluation_batches(loader: Iterable[Any]) -> Iterator[Any]:
+    """Batches of a test loader; an image that cannot be used ends them with an error that names it.
+
+    Args:
+        loader: detectron2's, with a mapper that raises what :class:`DetrDatasetMapper` does.
+
+    Raises:
+        EvaluationImageError: an image that cannot be read, or has another size than its record.
+        MachineError: the machine could not read it.
+    """
+    with signals_held():
+        batches = iter(loader)
+    try:
+        yield from batches
+    except (OSError, MemoryError, SizeMismatchError) as e:
+        if getattr(loader, "num_workers", 0) and not str(e).startswith("Caught "):
+            raise  # of the connection to a worker, and not of its mapper
+        error = _without_traceback(e)
+        if is_machine_fault(error):
+            raise _machine_error(str(error)) from e
+        raise EvaluationImageError(
+            f"an image cannot be evaluated: {error}. Mend it or its record; tools/check_data.py names all such images"
+        ) from e
+
+
+def _without_traceback(error: Exception) -> Exception:
+    """What a data worker raised; PyTorch puts the text of its traceback in place of its message."""
+    text, kind = str(error).rstrip(), type(error)
+    if not text.startswith(f"Caught {kind.__name__} in DataLoader worker"):
+        return error
+    message = text.rpartition(f"{kind.__name__}: ")[2]
+    number = re.match(r"\[Errno (\d+)\] ", message)
+    return OSError(int(number[1]), message[number.end() :]) if number else kind(message)
+
+
+def _machine_error(reason: str) -> MachineError:
+    return MachineError(
+        f"the machine cannot read an image: {reason}. Free memory or file descriptors, or check the disk, and continue "
+        "with --resume"
+    )
 
 
 def _wide(records: Sequence[dict[str, Any]] | Dataset) -> bytearray:

@@ -14,6 +14,8 @@ from detectron2.structures import Boxes, BoxMode, Instances
 
 from detrex.data.checks.boxes import degenerate_reason
 from detrex.data.checks.images import open_image, upright
+from detrex.data.formats.coco_json import crowd_flag
+from detrex.utils.regular_files import raise_machine_fault
 
 
 def read_image(path: str, img_format: str = "RGB") -> np.ndarray:
@@ -24,13 +26,16 @@ def read_image(path: str, img_format: str = "RGB") -> np.ndarray:
         img_format: order of the channels, "RGB" or "BGR".
 
     Raises:
-        OSError: the file is missing or no readable image, or one that ``image_check.open_image`` refuses; names it.
+        OSError: the file is missing or no readable image, or one that ``checks.images.open_image`` refuses; names it.
+            Where the machine cannot read it (``is_machine_fault``), the system's own error.
+        MemoryError: likewise.
     """
     try:
         with open_image(path) as file:
             file.load()
             image = detection_utils.convert_PIL_to_numpy(upright(file), img_format)
     except Exception as e:  # decoders raise errors of many types on damaged files
+        raise_machine_fault(e, path)
         raise OSError(f"{path}: cannot read the image: {e}") from e
     return image if image.flags.writeable else image.copy()  # torch warns of arrays that are not
 
@@ -128,7 +133,7 @@ class DetrDatasetMapper:
     ) -> Instances:
         boxes, classes = [], []
         for annotation in annotations:
-            if annotation.get("iscrowd", 0):
+            if crowd_flag(annotation.get("iscrowd")) != 0:
                 continue
             xywh = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS)
             reason = degenerate_reason(xywh, record["width"], record["height"])

@@ -78,7 +78,7 @@ def register_coco_data(name: str, data: CocoData, *, image_root: str, json_file:
         name: name in the catalogs.
         data: what ``read_coco_json`` returned.
         image_root: folder of the images, for the metadata.
-        json_file: file to evaluate against; None takes the one that was read.
+        json_file: file for other evaluators; None takes the one that was read.
     """
     if name in DatasetCatalog:
         DatasetCatalog.remove(name)
@@ -88,6 +88,7 @@ def register_coco_data(name: str, data: CocoData, *, image_root: str, json_file:
         json_file=json_file or data.json_file,
         image_root=image_root,
         evaluator_type="coco",
+        coco_data=data,  # what is evaluated against: as it was checked, whatever happens to the file
         thing_classes=list(data.class_names),
         thing_dataset_id_to_contiguous_id={category_id: i for i, category_id in enumerate(data.category_ids)},
     )
@@ -147,9 +148,10 @@ def _check_splits(checked: CheckedData, used: Iterable[str], eval_split: str) ->
     for split in used:
         if split not in checked.splits:
             key = "eval_split" if split == eval_split else "train_splits"
-            reasons = "".join(f"; {note}" for note in source.notes if split in note)
+            found = "; ".join([", ".join(checked.splits), *(note for note in source.notes if split in note)])
             raise DatasetError(
-                f"dataloader.data.{key} names {split}, but {source.root} has only {', '.join(checked.splits)}{reasons}"
+                f"dataloader.data.{key} names {split}, but {source.root} has only {found}. Name another split, or give "
+                "its file as dataloader.data.train_json or val_json"
             )
     for split in used:
         raise_errors(source.root, different_classes(checked.splits[split], checked.splits[eval_split]))

@@ -13,7 +13,7 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from detrex.checkpoint import CheckpointError
 from detrex.config import ConfigError
 from detrex.data import BrokenImagesError, DatasetError
-from detrex.utils.regular_files import is_machine_fault
+from detrex.utils.regular_files import MachineError, is_machine_fault
 from detrex.utils.text import printable
 
 __all__ = [
@@ -31,10 +31,6 @@ EXIT_CONFIG, EXIT_NOT_FINITE, EXIT_PREEMPTED, EXIT_MACHINE = 2, 3, 4, 5
 
 _INPUT_ERRORS = (ConfigError, CheckpointError, DatasetError, BrokenImagesError)
 _DISK_ERRORS = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "EACCES")}
-
-
-class MachineError(RuntimeError):
-    """Memory ran out or a process died: the machine's fault, or that of asking too much of it."""
 
 
 class Preempted(SystemExit):
@@ -84,9 +80,9 @@ def _status_of(error: Exception, input_errors: tuple[type[Exception], ...]) -> i
         return EXIT_NOT_FINITE
     if isinstance(error, MachineError) or (isinstance(error, OSError) and error.errno in _DISK_ERRORS):
         return EXIT_MACHINE
-    if isinstance(error, (MemoryError, *input_errors)):
-        return EXIT_MACHINE if is_machine_fault(error) and not isinstance(error, FileExistsError) else EXIT_CONFIG
-    return None
+    if is_machine_fault(error) and not isinstance(error, FileExistsError):
+        return EXIT_MACHINE
+    return EXIT_CONFIG if isinstance(error, input_errors) else None
 
 
 def record_error(error: BaseException) -> None:

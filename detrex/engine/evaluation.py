@@ -19,9 +19,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from detrex.config import ConfigError
-from detrex.data import metric_names
-from detrex.data.loader import shield_worker, signals_held
+from detrex.data import DatasetError, metric_names
+from detrex.data.loader import evaluation_batches, shield_worker
 from detrex.inference.optimizations import ONEDNN_CHOICES, OPTIMIZATIONS, optimize_model, parse_optimizations
+from detrex.utils.regular_files import is_machine_fault
 
 __all__ = ["EvaluationBatches", "check_metric", "evaluate", "finite_scalars"]
 
@@ -48,9 +49,7 @@ class EvaluationBatches:
         return len(self.loader) if self.limit is None else min(self.limit, len(self.loader))
 
     def __iter__(self) -> Iterator[Any]:
-        with signals_held():
-            batches = iter(self.loader)
-        return batches if self.limit is None else islice(batches, self.limit)
+        return islice(evaluation_batches(self.loader), self.limit)
 
 
 def evaluate(cfg: DictConfig, model: nn.Module, *, onednn: bool | None = None) -> dict[str, dict[str, float]]:
@@ -65,6 +64,10 @@ def evaluate(cfg: DictConfig, model: nn.Module, *, onednn: bool | None = None) -
 
     Returns:
         task -> metric -> value on the main process, {} elsewhere and where no evaluator is configured.
+
+    Raises:
+        DatasetError: the data cannot be read any more; ``EvaluationImageError`` if it is one image. MachineError: it is
+            the machine's fault.
     """
     if cfg.dataloader.get("evaluator") is None:
         logger.info("No dataloader.evaluator in the config: nothing to evaluate")
@@ -72,8 +75,13 @@ def evaluate(cfg: DictConfig, model: nn.Module, *, onednn: bool | None = None) -
     if isinstance(model, DistributedDataParallel):
         model = model.module
     # The loader first: reading a data set fills in the category ids that COCOEvaluator looks up when it is built.
-    loader = instantiate(cfg.dataloader.test)
-    evaluator = instantiate(cfg.dataloader.evaluator)
+    try:
+        loader = instantiate(cfg.dataloader.test)
+        evaluator = instantiate(cfg.dataloader.evaluator)
+    except (OSError, ValueError) as e:  # a registered data set is read again, and may have vanished
+        if is_machine_fault(e):
+            raise
+        raise DatasetError(f"the evaluation cannot start: {e}") from e
     rehearsal = cfg.train.fast_dev_run
     loader = EvaluationBatches(loader, rehearsal.eval_batches if rehearsal.enabled else None)
     optimizations = cfg.train.optimizations

@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from detrex.checkpoint import Checkpointer
 from detrex.config.validation import ConfigError
+from detrex.data.loader import EvaluationImageError
 from detrex.distributed.parallel import broadcast_buffers
 from detrex.distributed.signals import StopOnSignal
 from detrex.distributed.watchdog import StallWatch
@@ -225,10 +226,12 @@ class Evaluation(HookBase):
         _share_buffers(self._checkpointer, self._ema)
         try:
             metrics = self._function(self._checkpointer.model if self._ema is None else self._ema.model)
-        except OSError as e:
-            if e.errno is not None or comm.get_world_size() > 1:  # the disk; or the others would wait for this process
+        except EvaluationImageError as e:
+            if comm.get_world_size() > 1:  # the others would wait for this process
                 raise
-            logger.exception("The evaluation of iteration %d failed and has no result; training continues", iteration)
+            logger.error(
+                "The evaluation of iteration %d failed and has no result; training continues: %s", iteration, e
+            )
             metrics = {}
         self.trainer.storage.put_scalars(**metrics, smoothing_hint=False)
         self.evaluated, self.metrics, self._pending = iteration, metrics, False

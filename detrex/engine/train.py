@@ -32,6 +32,7 @@ from detrex.inference.optimizations import (
 )
 from detrex.solver.lr_schedule import Schedule, describe_lr, resolve_durations
 from detrex.solver.param_groups import build_optimizer, freeze, scale_lr
+from detrex.utils.regular_files import is_machine_fault
 
 from .batch_size import largest_sample, report_dry_run, resolve_batch_size
 from .class_matching import follow_checkpoint_classes
@@ -138,6 +139,8 @@ def _prepare(cfg: DictConfig, args: argparse.Namespace) -> tuple[torch.device, D
     try:
         data = prepare_data(cfg, train=not args.eval_only)
     except (ValueError, OSError) as e:
+        if is_machine_fault(e):
+            raise
         raise ConfigError(f"data: {e}") from e
     try:
         data = follow_checkpoint_classes(cfg, data, resume=args.resume, eval_only=args.eval_only)

@@ -7,7 +7,7 @@ import os
 import stat
 from typing import IO, Any
 
-__all__ = ["NotRegularFileError", "is_machine_fault", "open_regular", "raise_machine_fault"]
+__all__ = ["MachineError", "NotRegularFileError", "is_machine_fault", "open_regular", "raise_machine_fault"]
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -24,6 +24,10 @@ _FILE_ERRORS = frozenset(
     if hasattr(errno, name)
 )  # fmt: skip
 _PILLOW_MEMORY = "out of memory"  # a decoder's failed allocation is an OSError with this text
+
+
+class MachineError(RuntimeError):
+    """Memory ran out, the disk failed or a process died: the machine's fault, or that of asking too much of it."""
 
 
 class NotRegularFileError(OSError):

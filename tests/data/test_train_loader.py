@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import os
@@ -11,13 +12,17 @@ import signal
 import numpy as np
 import pytest
 import torch
+from detectron2.data import build_detection_test_loader
+from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import IterableDataset
 
 from detrex.data import BrokenImagesError, build_train_loader
 from detrex.data import loader as train_loader
+from detrex.data.loader import EvaluationImageError, evaluation_batches
 from detrex.utils.random_state import random_state, seeded, set_random_state
+from detrex.utils.regular_files import MachineError
 
 RECORDS = [{"file_name": f"{i}.jpg", "width": 4 + i % 3, "height": 5} for i in range(10)]
 
@@ -165,6 +170,63 @@ def test_nothing_but_broken_images_is_an_error_whatever_the_limit():
 
     with pytest.raises(BrokenImagesError, match="the disk is gone"):
         take(loader(fail, max_broken_images=1000), 1)
+
+
+MACHINE_FAULTS = {
+    "memory": MemoryError("1.jpg"),
+    "descriptors": OSError(errno.EMFILE, "Too many open files", "1.jpg"),
+    "network": OSError(errno.ESTALE, "Stale file handle", "1.jpg"),
+    "disk": OSError(errno.EIO, "Input/output error", "1.jpg"),
+    "caused": OSError("1.jpg: cannot read the image"),
+}
+MACHINE_FAULTS["caused"].__cause__ = MemoryError()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("fault", MACHINE_FAULTS.values(), ids=MACHINE_FAULTS)
+def test_a_fault_of_the_machine_is_no_broken_image(fault, num_workers):
+    """It was counted, and below the limit it would have thinned the data set silently."""
+
+    def fail(record: dict) -> dict:
+        if record["file_name"] == "1.jpg":
+            raise fault
+        return draw(record)
+
+    stream = loader(fail, num_workers=num_workers)
+    with pytest.raises(MachineError, match=r"the machine cannot read an image: .*1\.jpg"):
+        take(stream, 20)
+    assert not stream.broken_images
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(
+    ("fault", "kind", "message"),
+    [
+        (OSError("1.jpg: cannot read the image: truncated\nin two lines"), EvaluationImageError, "truncated\nin two"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "1.jpg"), EvaluationImageError, r"No such file: '1\.jpg'"),
+        (SizeMismatchError("1.jpg: (3, 4), expected (4, 3)"), EvaluationImageError, r"1\.jpg: \(3, 4\), expected"),
+        (MemoryError("1.jpg: not enough memory"), MachineError, "image: 1.jpg: not enough memory"),
+        (OSError(errno.ESTALE, "Stale file handle", "1.jpg"), MachineError, r"Stale file handle: '1\.jpg'"),
+    ],
+    ids=["truncated", "absent", "size", "memory", "network"],
+)
+def test_an_image_that_cannot_be_evaluated_is_named_in_a_line(fault, kind, message, num_workers):
+    """A traceback was all that a data worker's error said."""
+
+    def fail(record: dict) -> dict:
+        if record["file_name"] == "1.jpg":
+            raise fault
+        return record
+
+    test_loader = build_detection_test_loader(list(RECORDS), mapper=fail, num_workers=num_workers)
+    with pytest.raises(kind, match=message) as error:
+        list(evaluation_batches(test_loader))
+    assert "Traceback" not in str(error.value)
+
+
+def test_batches_to_evaluate_are_those_of_the_loader():
+    test_loader = build_detection_test_loader(list(RECORDS), mapper=lambda record: record, num_workers=1)
+    assert list(evaluation_batches(test_loader)) == [[record] for record in RECORDS]
 
 
 def test_a_rejected_record_is_replaced_and_not_counted():

@@ -118,6 +118,23 @@ def use_one_thread() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
+def spoil_reading(name: str, number: int | None) -> None:
+    """Have an image of this process and its data workers be smaller than it is, or reading it fail."""
+    from detrex.data import mapper
+
+    opened = mapper.open_image
+
+    def open_image(path):
+        image = opened(path)
+        if not str(path).endswith(name):
+            return image
+        if number is not None:
+            raise OSError(number, os.strerror(number), str(path))
+        return image.resize((7, 5))
+
+    mapper.open_image = open_image
+
+
 def use_torchrun() -> None:
     """The command line is run by two processes that torchrun starts."""
     from detrex.cli import train

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import re
+from functools import partial
 from pathlib import Path
 
 import harness
 import pytest
 import torch
-from harness import Run, assert_same_run
+from harness import Run, assert_same_run, spoil_reading
 from saboteur import write_sabotage_config
 
 
@@ -79,6 +81,34 @@ def test_a_broken_validation_image_costs_the_evaluation_its_result(config, tmp_p
     assert "The evaluation of iteration 23 failed and has no result" in run.finish()
     assert [row["iteration"] for row in harness.metrics(output) if "bbox/AP" in row] == [11]
     assert harness.checkpoint(output)["iteration"] == 35
+
+
+def test_a_validation_image_of_another_size_costs_the_evaluation_its_result(config, tmp_path):
+    """In training; an evaluation by itself ends with one line and status 2."""
+    output = tmp_path / "output"
+    run = Run(config, output, prepare=partial(spoil_reading, "val/3.png", None))
+    messages = run.finish()
+    assert "The evaluation of iteration 11 failed and has no result" in messages
+    assert "Traceback" not in messages
+    weights = f"train.init_checkpoint={output / 'model_final.pth'}"
+    again = Run(config, output, "--eval-only", weights, prepare=partial(spoil_reading, "val/3.png", None))
+    message = again.finish(2)
+    assert "error: an image cannot be evaluated" in message
+    assert "3.png" in message
+    assert "Traceback" not in again.messages
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("part", ["data", "val"])
+def test_a_disk_that_fails_ends_the_run_with_its_own_status(config, tmp_path, part, num_workers):
+    """Not as a broken image, which would be skipped, or end it with status 2."""
+    workers = (f"dataloader.train.num_workers={num_workers}", f"dataloader.test.num_workers={num_workers}")
+    run = Run(config, tmp_path / "output", *workers, prepare=partial(spoil_reading, f"{part}/3.png", errno.ESTALE))
+    message = run.finish(5)
+    assert "error: the machine cannot read an image" in message
+    assert "3.png" in message
+    assert "Traceback" not in message
+    assert "Broken image" not in run.messages
 
 
 def test_more_broken_images_than_allowed_stop_the_run(config, tmp_path):

@@ -334,7 +334,7 @@ def _attach_annotations(
     boxes: list[tuple[list[float], float, float]] = []
     for i, item in enumerate(items):
         where = item.get(WHERE) or f"annotations[{i}] (id {short(item.get('id'))}, image {short(item.get('image_id'))})"
-        record, bbox, crowd = records.get(as_int(item.get("image_id"))), _bbox(item), _crowd_flag(item.get("iscrowd"))
+        record, bbox, crowd = records.get(as_int(item.get("image_id"))), _bbox(item), crowd_flag(item.get("iscrowd"))
         if problems := _annotation_problems(item, record, bbox, crowd, contiguous):
             findings += [Finding(kind, where, message) for kind, message in problems]
             continue
@@ -358,7 +358,7 @@ def _attach_annotations(
             findings.append(Finding("box-partly-outside", where, f"bbox {bbox} on an image of {width} x {height}"))
         box = {"bbox": [float(v) for v in bbox], "bbox_mode": BoxMode.XYWH_ABS}
         record["annotations"].append({**box, "category_id": class_id, "iscrowd": crowd})
-        area = item["area"] if _is_area(item.get("area")) else bbox[2] * bbox[3]
+        area = item["area"] if is_area(item.get("area")) else bbox[2] * bbox[3]
         areas[record["image_id"]].append(float(area))
     if problem := wrong_convention(boxes):
         findings.append(Finding("wrong-convention", "annotations", problem))
@@ -394,7 +394,7 @@ def _bbox(item: dict[str, Any]) -> Any:
     return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
 
 
-def _crowd_flag(value: object) -> int | None:
+def crowd_flag(value: object) -> int | None:
     """0 or 1, also of a boolean, a text or a missing value; None for anything else."""
     if isinstance(value, str):
         return _FLAGS.get(value.strip().lower())
@@ -405,7 +405,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, float) or _is_int(value)
 
 
-def _is_area(value: object) -> bool:
+def is_area(value: object) -> bool:
     """Whether an area counts; a negative one would take its object out of every range of sizes."""
     return _is_number(value) and math.isfinite(value) and value >= 0
 
@@ -419,7 +419,7 @@ def _needed_repairs(content: dict[str, Any], findings: list[Finding]) -> list[st
         repairs["annotation ids that are missing or not positive"] = "bad-annotation-id"
     elif len(set(ids)) != len(ids):
         repairs["repeated annotation ids"] = "bad-annotation-id"
-    areas = [item.get("area") for item in items if not _is_area(item.get("area"))]
+    areas = [item.get("area") for item in items if not is_area(item.get("area"))]
     if any(_is_number(area) and area < 0 for area in areas):
         repairs["negative areas"] = "missing-fields"
     elif areas:
@@ -438,10 +438,14 @@ def _needed_repairs(content: dict[str, Any], findings: list[Finding]) -> list[st
 
 # ----------------------------------------------------------------------------------------------------------- writing
 def write_coco_json(data: CocoData, path: str | os.PathLike[str]) -> None:
-    """Write ``data`` as a COCO json that pycocotools evaluates correctly: ids from 1, areas and crowd flags present.
+    """Write ``coco_content``; the file appears in one move, so that several processes may write the same one."""
+    write_json(coco_content(data), path)
 
-    The file appears in one move, so that several processes may write the same one. A data set that is not annotated is
-    written without the list "annotations".
+
+def coco_content(data: CocoData) -> dict[str, list[dict[str, Any]]]:
+    """``data`` in COCO's form, as pycocotools evaluates it correctly: ids from 1, areas and crowd flags present.
+
+    A data set that is not annotated has no list "annotations".
     """
     images, annotations = [], []
     for record, areas in zip(data.records, data.areas, strict=True):
@@ -453,7 +457,7 @@ def write_coco_json(data: CocoData, path: str | os.PathLike[str]) -> None:
             annotations.append({**item, **{key: annotation[key] for key in ("bbox", "iscrowd")}, "area": area})
     names = zip(data.category_ids, data.class_names, strict=True)
     content = {"images": images, "categories": [{"id": i, "name": name} for i, name in names]}
-    write_json({**content, "annotations": annotations} if data.annotated else content, path)
+    return {**content, "annotations": annotations} if data.annotated else content
 
 
 def write_json(content: Any, path: str | os.PathLike[str]) -> None:

@@ -65,6 +65,8 @@ def open_data(node: DictConfig, *, train: bool = True) -> DataSource:
             f"({', '.join(PATH_KEYS)})"
         )
     source = open_folder(_path(node, "root"), format=node.get("format"), allow_outside=bool(node.get("allow_outside")))
+    if not _uses_val(node, train):
+        return source
     if "train" not in source.splits and (train or "val" not in source.splits):
         found = ", ".join(source.splits) or "nothing"
         reasons = [f.message for f in source.findings if f.kind == "missing-split"]
@@ -80,6 +82,12 @@ def open_data(node: DictConfig, *, train: bool = True) -> DataSource:
         raise
     splits = {**source.splits, "train": train_part, "val": val_part}
     return dataclasses.replace(source, splits=splits, made_split=record)
+
+
+def _uses_val(node: DictConfig, train: bool) -> bool:
+    """Whether the validation split is evaluated or trained on, so that one is made where there is none."""
+    trained = node.get("train_splits") or ("train",)
+    return (node.get("eval_split") or "val") == "val" or (train and "val" in trained)
 
 
 def open_folder(root: str, *, format: str | None = None, allow_outside: bool = False) -> DataSource:
