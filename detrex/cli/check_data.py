@@ -25,7 +25,8 @@ from detrex.data.formats.coco_json import write_json
 from detrex.data.formats.reader import open_data
 from detrex.data.image_files import CheckedFiles, available_cores, check_files
 from detrex.data.registry import COCO_MAX_DETS, QUERY_COUNT_KEY
-from detrex.utils.text import printable
+from detrex.distributed.errors import with_exit_status
+from detrex.utils.text import count_of, printable
 from detrex.visualization.dataset import draw_augmentation, draw_statistics
 
 __all__ = ["build_parser", "check_data", "main"]
@@ -42,7 +43,7 @@ examples:
 The output folder receives report.txt, report.json (every finding), statistics.png and samples.png.
 
 exit status: 0 the data set can be trained on (there may be warnings), 1 it cannot (with --fix: the copy cannot), 2
-wrong command line or config
+wrong command line or config, 5 memory, disk or network failed
 """
 
 
@@ -63,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@with_exit_status(OSError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the check as the command line says; returns the exit status."""
     args = build_parser().parse_intermixed_args(argv)
@@ -71,13 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if OmegaConf.select(cfg, "dataloader.data") is None:
             raise ConfigError(f"{args.config_file} has no dataloader.data: it is not for data of your own")
         return check_data(cfg, args.output, fix=args.fix, num_workers=args.num_workers)
-    except ConfigError as e:
-        print(f"error: {printable(str(e))}", file=sys.stderr)
-        return EXIT_USAGE
     except DatasetError as e:
+        if not e.findings:  # a setting, not the data
+            raise
         for line in str(e).splitlines():
             print(f"error: {printable(line)}", file=sys.stderr)
-        return EXIT_NOT_TRAINABLE if e.findings else EXIT_USAGE
+        return EXIT_NOT_TRAINABLE
 
 
 def check_data(cfg: DictConfig, output: str | os.PathLike[str], *, fix: str | None = None, num_workers: int = 1) -> int:
@@ -172,7 +173,8 @@ def _text(summary: dict[str, Any], findings: Sequence[Finding], examples: int = 
         made = " (split made, see split.json)" if summary["split"] == "made" and name in ("train", "val") else ""
         counts = list(split["boxes_per_class"].items())
         classes = ", ".join(f"{n} {c}" for n, c in counts[:MAX_CLASSES]) + (", ..." if counts[MAX_CLASSES:] else "")
-        lines.append(f"{name}: {split['images']} images, {split['boxes']} boxes: {classes}{made}")
+        images, boxes = count_of(split["images"], "image"), count_of(split["boxes"], "box")
+        lines.append(f"{name}: {images}, {boxes}: {classes}{made}")
     lines += summary.get("notes", [])
     for severity, heading in (("error", "Errors"), ("warning", "Warnings")):
         found = [f for f in findings if KINDS[f.kind].severity == severity]

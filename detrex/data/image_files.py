@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 
 from detrex.data.checks.findings import Finding
@@ -84,9 +85,13 @@ def _inspect_all(
             yield result
         return
     with ProcessPoolExecutor(num_workers) as pool:
-        for count, result in enumerate(pool.map(inspect_image, paths, chunksize=CHUNK), 1):
-            on_progress(count)
-            yield result
+        try:
+            for count, result in enumerate(pool.map(inspect_image, paths, chunksize=CHUNK), 1):
+                on_progress(count)
+                yield result
+        except BrokenProcessPool as e:
+            message = f"a process that reads images was killed, probably for its memory; use fewer than {num_workers}"
+            raise MemoryError(message) from e
 
 
 def _compare(

@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from detrex.data.checks.paths import list_folder
+
 CLASS_NAMES = ("circle", "square", "triangle", "star", "cross")
 GENERATOR_VERSION = 1  # raise it when the drawing changes: existing folders are then drawn anew
 STAMP = "demo_shapes.json"
@@ -98,7 +100,7 @@ def is_complete(folder: str | os.PathLike[str], parameters: ShapesParameters) ->
     try:
         stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
         texts = {s: (folder / "annotations" / f"{s}.json").read_bytes() for s in SPLITS}
-        counts = {s: len(os.listdir(folder / s)) for s in SPLITS}
+        counts = {s: len(list_folder(str(folder / s))) for s in SPLITS}
     except (OSError, ValueError):
         return False
     digest = {s: hashlib.sha256(text).hexdigest()[:16] for s, text in texts.items()}
@@ -220,7 +222,7 @@ def _coco(objects_per_image: list[list[dict]], size: int) -> dict[str, Any]:
 def _clear(folder: Path) -> None:
     """Remove an earlier set, complete or interrupted, and nothing else."""
     own = {STAMP, "annotations", *SPLITS}
-    foreign = sorted(p.name for p in folder.iterdir() if p.name not in own) if folder.exists() else []
+    foreign = [name for name in list_folder(str(folder)) if name not in own]
     if foreign:
         raise FileExistsError(f"{folder} holds other files ({', '.join(foreign[:5])}); choose another folder")
     (folder / STAMP).unlink(missing_ok=True)

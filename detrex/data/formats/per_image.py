@@ -29,15 +29,15 @@ class AnnotationFile:
         size: (width, height) of the image; None where it does not say.
         objects: number of the object, from 1 -> class name and corners in pixels.
         problems: number of an object -> kind and message of what is wrong with it.
-        where: path relative to the data set's folder.
-        image: path of the image.
+        path: of the file.
+        image: path of its image.
     """
 
     image_name: str
     size: tuple[int, int] | None
     objects: dict[int, tuple[str, Corners]] = field(default_factory=dict)
     problems: dict[int, tuple[str, str]] = field(default_factory=dict)
-    where: str = ""
+    path: str = ""
     image: str = ""
 
 
@@ -70,7 +70,7 @@ class PerImageReader:
     def __init__(self, root: str, *, suffix: str, parse: Callable[[str], AnnotationFile], allow_outside: bool) -> None:
         self.root, self.allow_outside = root, allow_outside
         self.findings: list[Finding] = []
-        self._suffix, self._parse, self._listing = suffix, parse, FileListing()
+        self._suffix, self._parse, self._listing, self._split = suffix, parse, FileListing(), ""
 
     def read(
         self, folder: str, image_folder: str, listed: list[tuple[str, str]] | None, split: str
@@ -83,21 +83,22 @@ class PerImageReader:
             listed: (place, path without suffix) of those that belong to the split; None takes all.
             split: its name, for findings.
         """
+        self._split = split
         images = list_files(image_folder, IMAGE_SUFFIXES)
         by_stem: dict[str, list[str]] = {}
         for path in images:
             by_stem.setdefault(_stem(path, image_folder), []).append(path)
-        if listed is None:
-            files = list_files(folder, frozenset({self._suffix}))
-        else:
-            files = self._listed_files(folder, listed, split)
-        annotated = [a for path in files if (a := self._read_file(path, folder, image_folder, by_stem, split))]
+        files = list_files(folder, frozenset({self._suffix})) if listed is None else self._listed_files(folder, listed)
+        annotated = []
+        for path in files:
+            alike = by_stem.get(_stem(path, folder), [])
+            if file := self._read_file(path, alike, [image_folder, os.path.dirname(path)]):
+                annotated.append(file)
         if listed is None:
             used = {a.image for a in annotated} | {os.path.splitext(p)[0] for p in files}
             for path in images:
                 if path not in used and os.path.splitext(path)[0] not in used:
-                    message = f"an image without an {self._suffix[1:]} file"
-                    self.findings.append(Finding("unlisted-file", os.path.relpath(path, self.root), message, split))
+                    self._report("unlisted-file", path, f"an image without an {self._suffix[1:]} file")
         return annotated
 
     def content(
@@ -111,90 +112,83 @@ class PerImageReader:
             class_names: position is the class id.
             origin: 1 where pixels count from 1 and corners include the last pixel.
         """
+        self._split = split
         entries = image_entries([f.image for f in files], self.root, split, self.findings)
         class_ids = {name: i for i, name in enumerate(class_names)}
         annotations: list[dict[str, Any]] = []
-        first: dict[str, str] = {}
+        first: dict[str, AnnotationFile] = {}
         for file in files:
             entry = entries.get(file.image)
             if entry is None:
                 continue
-            if first.setdefault(file.image, file.where) != file.where:
-                message = f"{entry['file_name']} belongs to {first[file.image]} already"
-                self.findings.append(Finding("repeated-file", file.where, message, split))
+            if first.setdefault(file.image, file) is not file:
+                self._report("repeated-file", file.path, f"{entry['file_name']} belongs to {entry[WHERE]} already")
                 continue
-            entry[WHERE] = file.where
+            where = entry[WHERE] = os.path.relpath(file.path, self.root)
             if file.size is not None:
                 entry["width"], entry["height"] = file.size
             for number, (name, (xmin, ymin, xmax, ymax)) in file.objects.items():
                 xywh = [xmin - origin, ymin - origin, xmax - xmin + origin, ymax - ymin + origin]
-                where = f"{file.where} object {number}"
-                annotations.append(annotation_entry(entry["id"], class_ids[name], xywh, where, len(annotations) + 1))
+                place = f"{where} object {number}"
+                annotations.append(annotation_entry(entry["id"], class_ids[name], xywh, place, len(annotations) + 1))
         categories = [{"id": i, "name": name} for name, i in class_ids.items()]
         return {"images": list(entries.values()), "annotations": annotations, "categories": categories}
 
-    def _listed_files(self, folder: str, listed: list[tuple[str, str]], split: str) -> list[str]:
+    def _report(self, kind: str, path: str, message: str, place: str = "") -> None:
+        self.findings.append(Finding(kind, os.path.relpath(path, self.root) + place, message, self._split))
+
+    def _listed_files(self, folder: str, listed: list[tuple[str, str]]) -> list[str]:
         files = []
         for where, stem in listed:
             path = os.path.normpath(os.path.join(folder, stem + self._suffix))
             if not is_inside(path, self.root):
-                self.findings.append(Finding("outside-root", where, f"{short(stem)} is outside {self.root}", split))
+                message = f"{short(stem)} is outside {self.root}"
+                self.findings.append(Finding("outside-root", where, message, self._split))
             elif (found := self._listing.find(path)) is None:
-                self.findings.append(Finding("missing-annotations", where, f"no file {path}", split))
+                self.findings.append(Finding("missing-annotations", where, f"no file {path}", self._split))
             else:
                 files.append(found)
         return list(dict.fromkeys(files))
 
-    def _read_file(
-        self, path: str, folder: str, image_folder: str, by_stem: dict[str, list[str]], split: str
-    ) -> AnnotationFile | None:
-        where = os.path.relpath(path, self.root)
+    def _read_file(self, path: str, alike: list[str], folders: list[str]) -> AnnotationFile | None:
+        """Read a file, with the image of its own name (``alike``), or else that which it names, in ``folders``."""
         try:
             file = self._parse(path)
         except DatasetError as e:
-            self.findings += [Finding(f.kind, where, f.message, split) for f in e.findings]
+            for finding in e.findings:
+                self._report(finding.kind, path, finding.message)
             return None
-        image = self._image(file.image_name, path, folder, image_folder, by_stem, where, split)
+        image = self._image_alike(file, path, alike) if alike else self._named_image(file, path, folders)
         if image is None:
             return None
-        file.where, file.image = where, image
+        file.path, file.image = path, image
         for number, (kind, message) in file.problems.items():
-            self.findings.append(Finding(kind, f"{where} object {number}", message, split))
+            self._report(kind, path, message, f" object {number}")
         return file
 
-    def _image(
-        self,
-        named: str,
-        path: str,
-        folder: str,
-        image_folder: str,
-        by_stem: dict[str, list[str]],
-        where: str,
-        split: str,
-    ) -> str | None:
-        """The image of the annotation file's own name; where there is none, the one that it names."""
-        base = same_name(named.replace("\\", "/").rpartition("/")[2])
-        if alike := by_stem.get(_stem(path, folder)):
-            image = next((p for p in alike if same_name(os.path.basename(p)) == base), alike[0])
-            if base and os.path.splitext(base)[0] != os.path.splitext(same_name(os.path.basename(image)))[0]:
-                message = f"the image is named {short(named)}; {os.path.basename(image)} is used"
-                self.findings.append(Finding("name-mismatch", where, message, split))
-            for other in alike:
-                if other != image:
-                    message = f"{where} is the annotation of {os.path.basename(image)}"
-                    self.findings.append(Finding("unlisted-file", os.path.relpath(other, self.root), message, split))
-            return image
-        meant = named.replace("\\", "/")
-        candidates = [os.path.normpath(os.path.join(f, meant)) for f in (image_folder, os.path.dirname(path))]
-        permitted = [p for p in candidates if self.allow_outside or is_inside(p, self.root)]
-        found = next((f for p in permitted if meant and (f := self._listing.find(p))), None)
-        if named and not permitted:
-            message = f"{short(named)} is outside {self.root}; dataloader.data.allow_outside=True permits it"
-            self.findings.append(Finding("outside-root", where, message, split))
+    def _image_alike(self, file: AnnotationFile, path: str, alike: list[str]) -> str:
+        names = {same_name(os.path.basename(p)): p for p in alike}
+        named = same_name(file.image_name.replace("\\", "/").rpartition("/")[2])
+        image = names.get(named, alike[0])
+        if named and os.path.splitext(named)[0] not in {os.path.splitext(name)[0] for name in names}:
+            message = f"the image is named {short(file.image_name)}; {os.path.basename(image)} is used"
+            self._report("name-mismatch", path, message)
+        for other in alike:
+            if other != image:
+                self._report("unlisted-file", other, f"{os.path.basename(path)} is of {os.path.basename(image)}")
+        return image
+
+    def _named_image(self, file: AnnotationFile, path: str, folders: list[str]) -> str | None:
+        name = file.image_name.replace("\\", "/")
+        paths = [os.path.normpath(os.path.join(folder, name)) for folder in folders] if name else []
+        permitted = [p for p in paths if self.allow_outside or is_inside(p, self.root)]
+        found = next(filter(None, map(self._listing.find, permitted)), None)
+        if paths and not permitted:
+            message = f"{short(name)} is outside {self.root}; dataloader.data.allow_outside=True permits it"
+            self._report("outside-root", path, message)
         elif found is None:
             stem = os.path.splitext(os.path.basename(path))[0]
-            message = f"no image {stem}.* and no file {short(named)} in {image_folder}"
-            self.findings.append(Finding("missing-image", where, message, split))
+            self._report("missing-image", path, f"no image {stem}.* and no file {short(name)} in {folders[0]}")
         return found
 
 

@@ -164,6 +164,7 @@ class _Reader:
         self.kpt_shape = _kpt_shape(description, yaml_file)
         self._listing = FileListing()
         self._lists: set[str] = set()
+        self._outside = f"is outside {root}; dataloader.data.allow_outside=True permits it"
 
     def read_split(self, key: str, split: str) -> None:
         """Read what the yaml names under ``key``, if anything, as a split."""
@@ -184,12 +185,14 @@ class _Reader:
         content = {"images": list(images.values()), "annotations": annotations, "categories": self.categories}
         self.splits[split] = SplitSource(self.yaml_file, self.root, None if self.allow_outside else self.root, content)
 
+    def _report(self, kind: str, where: str, message: str, split: str) -> None:
+        self.findings.append(Finding(kind, where, message, split))
+
     def _files(self, entry: Any, key: str, split: str) -> list[str]:
         """Image files of a folder, of a text file that lists them, or of one image."""
         path = self._locate(entry, key)
         if path is None:
-            message = f"{key}: {short(entry)} is not there"
-            self.findings.append(Finding("missing-split", self.yaml_file, message, split))
+            self._report("missing-split", self.yaml_file, f"{key}: {short(entry)} is not there", split)
             return []
         if os.path.isdir(path):
             files = list_files(path, IMAGE_SUFFIXES)
@@ -197,7 +200,7 @@ class _Reader:
                 others = list_files(path)
                 kind = "empty-split" if others else "missing-split"
                 message = f"{key}: no images in {path}" + (f", only files like {others[0]}" if others else "")
-                self.findings.append(Finding(kind, self.yaml_file, message, split))
+                self._report(kind, self.yaml_file, message, split)
             return files
         if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:
             return [path]
@@ -219,10 +222,9 @@ class _Reader:
             where = f"{os.path.relpath(list_file, self.root)}:{number}"
             path = found[number] or places[number][0]
             if not self._permitted(path):
-                message = f"{short(line)} is outside {self.root}; dataloader.data.allow_outside=True permits it"
-                self.findings.append(Finding("outside-root", where, message, split))
+                self._report("outside-root", where, f"{short(line)} {self._outside}", split)
             elif not self._listing.find(path):
-                self.findings.append(Finding("missing-image", where, f"no file {path}", split))
+                self._report("missing-image", where, f"no file {path}", split)
             else:
                 files.append(path)
         return files
@@ -243,8 +245,7 @@ class _Reader:
         existing = [os.path.normpath(c) for c in candidates if os.path.exists(c)]
         permitted = [c for c in existing if self._permitted(c)]
         if existing and not permitted:
-            message = f"{key}: {short(entry)} is outside {self.root}; dataloader.data.allow_outside=True permits it"
-            raise DatasetError.of("outside-root", self.yaml_file, message)
+            raise DatasetError.of("outside-root", self.yaml_file, f"{key}: {short(entry)} {self._outside}")
         return permitted[0] if permitted else None
 
     def _permitted(self, path: str) -> bool:
@@ -276,9 +277,9 @@ class _Reader:
                 annotations.append(annotation_entry(image["id"], class_id, xywh, where, len(annotations) + 1))
         if len(polygons) >= MIN_LABELS and 2 * sum(map(_looks_like_keypoints, polygons)) > len(polygons):
             message = f"most lines are boxes with keypoints inside; state kpt_shape in {self.yaml_file}"
-            self.findings.append(Finding("wrong-convention", "labels", message, split))
+            self._report("wrong-convention", "labels", message, split)
         elif problem := _wrong_convention(values):
-            self.findings.append(Finding("wrong-convention", "labels", problem, split))
+            self._report("wrong-convention", "labels", problem, split)
         return annotations
 
     def _read_labels(self, path: str, split: str) -> list[tuple[str, int, list[float]]]:
@@ -297,13 +298,11 @@ class _Reader:
             class_id, numbers = _numbers(line)
             if self.kpt_shape and len(numbers) == 4 + self.kpt_shape[0] * self.kpt_shape[1]:
                 numbers = numbers[:4]
-            problem = self._line_problem(class_id, numbers)
-            if problem:
-                self.findings.append(Finding("malformed-box", where, f"{short(line)} {problem}", split))
+            if problem := self._line_problem(class_id, numbers):
+                self._report("malformed-box", where, f"{short(line)} {problem}", split)
                 continue
             if len(numbers) > 4:
-                message = count_of(len(numbers) // 2, "point")
-                self.findings.append(Finding("polygon-label", where, message, split))
+                self._report("polygon-label", where, count_of(len(numbers) // 2, "point"), split)
             labels.append((where, class_id, numbers))
         return labels
 
@@ -333,9 +332,9 @@ class _Reader:
                 stem, name = _stem(os.path.basename(path)), os.path.relpath(path, self.root)
                 if stem in others:
                     message = f"its image {others[stem]} has a format that is not read; convert it to jpg or png"
-                    self.findings.append(Finding("unreadable-image", name, message, split))
+                    self._report("unreadable-image", name, message, split)
                 else:
-                    self.findings.append(Finding("unlisted-file", name, "a label file without an image", split))
+                    self._report("unlisted-file", name, "a label file without an image", split)
 
 
 def _stem(name: str) -> str:
