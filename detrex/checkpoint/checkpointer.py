@@ -13,12 +13,13 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from detrex.utils.regular_files import open_regular
+from detrex.utils.text import printable
 
 from .dialects import detect_dialect, to_ours
 from .dialects.errors import CheckpointError
 from .locating import resolve_checkpoint
-from .matching import LoadReport, match_state
-from .reading import read_checkpoint, run_id_of, verify_archive
+from .matching import CLASS_ROWS, LoadReport, map_class_rows, match_state
+from .reading import class_names, read_checkpoint, run_id_of, verify_archive
 from .writing import cause_on_disk, is_spread, like, replace_file, whole
 
 __all__ = ["Checkpointer"]
@@ -38,7 +39,8 @@ class Checkpointer(DetectionCheckpointer):
         save_dir: where checkpoints are written; "" writes none.
         strict: whether parameters that are missing, superfluous or of another shape raise.
         reinit: regular expressions of names that may be missing or of another shape all the same.
-        metadata: plain values saved with every checkpoint as ``"metadata"`` (class names).
+        metadata: plain values saved with every checkpoint as ``"metadata"``. A file with other ``class_names`` gives
+            its classifiers the rows of those that both have; the other rows keep their initial values.
         run_id: of the run, saved with every checkpoint as ``"run_id"``; a run with an id does not resume from the
             checkpoints of another.
         checkpointables: objects with ``state_dict``/``load_state_dict`` to save along, such as ``trainer``.
@@ -231,6 +233,7 @@ class Checkpointer(DetectionCheckpointer):
     def _load_weights(self, checkpoint: dict[str, Any], filename: str) -> None:
         """Move ``checkpoint["model"]`` into the model; the report stays in ``self.report``."""
         state, fresh = self._translate(checkpoint.pop("model"), filename)
+        state = self._follow_classes(state, class_names(checkpoint), filename)
         assigned, report = match_state(self.model, state, reinit=[*self.reinit, *fresh])
         self.report = report
         if not report.loaded or (self.strict and not report.complete):
@@ -243,6 +246,32 @@ class Checkpointer(DetectionCheckpointer):
         weights = checkpoint.get("weights")
         kind = {"raw": " (raw weights)", "ema": " (EMA weights)"}.get(weights if isinstance(weights, str) else "", "")
         log("Checkpoint %s%s: %s", filename, kind, report.describe())
+
+    def _follow_classes(
+        self, state: Mapping[str, Tensor], trained: Sequence[str], filename: str
+    ) -> Mapping[str, Tensor]:
+        """Rows of classifiers moved to the classes of the same names, where the file's names are not the run's."""
+        wanted = (self.metadata or {}).get("class_names", ())
+        if not trained or not wanted or list(trained) == list(wanted):
+            return state
+        if not any(CLASS_ROWS.search(name) for name in self.model.state_dict()):
+            self.logger.warning(
+                "%s was trained on other classes, and %s has no class_embed to match them by name in: its rows are "
+                "loaded as they are", filename, type(self.model).__name__,
+            )  # fmt: skip
+            return state
+        try:
+            state = map_class_rows(state, self.model, trained, wanted)
+        except CheckpointError as e:
+            if any(re.search(pattern, "class_embed.weight") for pattern in self.reinit):
+                return state  # these rows are of no use, as the config says
+            raise CheckpointError(f"checkpoint {filename}: {e}") from e
+        kept = [name for name in wanted if name in trained]
+        self.logger.warning(
+            "%s was trained on other classes: its classifiers keep the rows of %s; %s of %d rows are reinitialized",
+            filename, ", ".join(map(printable, kept)) or "no class", len(wanted) - len(kept), len(wanted),
+        )  # fmt: skip
+        return state
 
     def _translate(self, state: Mapping[str, Tensor], filename: str) -> tuple[Mapping[str, Tensor], Sequence[str]]:
         """Our names for a file of a foreign dialect, recognised by its names, and patterns of what it rightly lacks."""

@@ -18,7 +18,7 @@ __all__ = ["LoadReport", "map_class_rows", "match_state"]
 _FROM_CONFIG = re.compile(r"(^|\.)(pixel_mean|pixel_std)$")
 # What an ImageNet classifier has and a backbone does not.
 _CLASSIFIER = re.compile(r"(^|\.)((fc|head|classifier|linear)\.(weight|bias)|num_batches_tracked)$")
-_CLASS_ROWS = re.compile(r"(^|\.)class_embed(\.\d+)?\.(weight|bias)$")
+CLASS_ROWS = re.compile(r"(^|\.)class_embed(\.\d+)?\.(weight|bias)$")
 # Row 0 of this classifier is objectness, the others are not used.
 _OBJECTNESS = re.compile(r"(^|\.)proposals\.head\.class_embed\.(weight|bias)$")
 
@@ -175,7 +175,7 @@ def map_class_rows(
     position = {name: i for i, name in enumerate(old_names) if list(old_names).count(name) == 1}
     shared = [(position[name], i) for i, name in enumerate(new_names) if name in position]
     for name, value in state.items():
-        if name not in own or not _CLASS_ROWS.search(name):
+        if name not in own or not CLASS_ROWS.search(name):
             continue
         current = own[name].full_tensor() if isinstance(own[name], DTensor) else own[name]
         rows = current.detach().to(value.device, value.dtype, copy=True)

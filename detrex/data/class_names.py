@@ -49,12 +49,15 @@ def describe_difference(other: Sequence[str], data: Sequence[str], *, what: str 
     return "; ".join([*parts, f"{what}: {_listing(other)}", f"data: {_listing(data)}"])
 
 
-def check_same_classes(trained: Sequence[str], data: Sequence[str], *, checkpoint: str, dataset_name: str) -> None:
-    """Refuse to use a checkpoint on other classes than its own.
+def check_same_classes(
+    trained: Sequence[str], data: Sequence[str], *, source: str, dataset_name: str, what: str = "checkpoint"
+) -> None:
+    """Refuse to use a checkpoint on other classes than its own, or to evaluate on others than are trained.
 
     Args:
-        trained: class names of the checkpoint. data: those of the data set.
-        checkpoint: path, for the message. dataset_name: in the catalog, for the message.
+        trained: class names of the checkpoint or training data. data: those of the data set.
+        source: of ``trained``, for the message. dataset_name: in the catalog, for the message.
+        what: ``source`` is, for the message.
 
     Raises:
         DatasetError: the names differ, or repeat in another order; the message has both lists.
@@ -62,16 +65,16 @@ def check_same_classes(trained: Sequence[str], data: Sequence[str], *, checkpoin
     if list(trained) == list(data):
         return
     if not same_classes(trained, data):
-        raise DatasetError(
-            f"{checkpoint} was trained on other classes than those of {dataset_name}: "
-            f"{describe_difference(trained, data)}. Use the data of its classes, or fine-tune: start a new run with "
-            "train.init_checkpoint"
+        difference = describe_difference(trained, data, what=what)
+        hint = "Use data of its classes" + (
+            ", or fine-tune: start a new run with train.init_checkpoint" if what == "checkpoint" else ""
         )
+        raise DatasetError(f"{source} has other classes than {dataset_name}: {difference}. {hint}")
     repeated = [name for name, count in Counter(data).items() if count > 1]
     if repeated:
         raise DatasetError(
             f"{dataset_name} repeats class names ({_listing(repeated)}) and has them in another order than "
-            f"{checkpoint}: classes are matched by name, so each needs a name of its own"
+            f"{source}: classes are matched by name, so each needs a name of its own"
         )
 
 
@@ -95,31 +98,33 @@ def ids_by_name(evaluated: Mapping[int, str], data: Mapping[int, str], *, source
     return {category_id: by_name[name] for category_id, name in evaluated.items()}
 
 
-def follow_class_order(dataset_names: Sequence[str], trained: Sequence[str], *, checkpoint: str) -> None:
+def follow_class_order(
+    dataset_names: Sequence[str], trained: Sequence[str], *, source: str, what: str = "checkpoint"
+) -> None:
     """Give registered data sets the class ids of a checkpoint; weights, optimizer and logits stay as they are.
 
     A data set whose names are not known is left alone, as is everything where the checkpoint has no names.
 
     Args:
         dataset_names: in the catalogs. trained: class names of the checkpoint, in the order of its class ids.
-        checkpoint: path, for messages.
+        source: path of the checkpoint or name of the data set that they are of. what: it is, for messages.
 
     Raises:
         DatasetError: a data set has other classes.
     """
     if not trained:
-        logger.info("%s holds no class names: its classes are taken in the order of the data's", checkpoint)
+        logger.info("%s holds no class names: its classes are taken in the order of the data's", source)
         return
     for name in dict.fromkeys(dataset_names):
         data = known_classes(name)
         if not data:
             continue
-        check_same_classes(trained, data, checkpoint=checkpoint, dataset_name=name)
+        check_same_classes(trained, data, source=source, dataset_name=name, what=what)
         if list(trained) != list(data):
             reorder_classes(name, trained)
             logger.warning(
-                "%s has the classes of %s in another order; they are matched by name, in the checkpoint's order: %s",
-                name, checkpoint, _listing(trained),
+                "%s has the classes of %s in another order; they are matched by name, in the order of the %s: %s",
+                name, source, what, _listing(trained),
             )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from omegaconf import DictConfig, OmegaConf
@@ -15,15 +15,13 @@ from .run_folder import checkpoint_to_resume
 
 __all__ = ["follow_checkpoint_classes"]
 
-_CLASSIFIER = re.compile(r"class_embed|cls_branches")  # of every layout that is read
-
 
 def follow_checkpoint_classes(cfg: DictConfig, data: DataInfo, *, resume: bool, eval_only: bool) -> DataInfo:
     """Match the classes of the data with those of the checkpoint by name.
 
     The same names in another order: the data set gets the checkpoint's class ids. Other names are an error where the
-    checkpoint is evaluated or resumed; where a new run starts from it, the checkpointer keeps the shared ones.
-    Every process must call it.
+    checkpoint is evaluated or resumed; where a new run starts from it, the checkpointer keeps the shared ones, and all
+    data sets follow the first that trains. Every process must call it.
 
     Args:
         cfg: of the run, its data prepared.
@@ -36,20 +34,19 @@ def follow_checkpoint_classes(cfg: DictConfig, data: DataInfo, *, resume: bool, 
     Raises:
         CheckpointError: the checkpoint cannot be read. DatasetError: other classes, in an evaluation or a resumed run.
     """
+    test_names = _names(OmegaConf.select(cfg, "dataloader.test.dataset.names"))
+    train_names = [] if eval_only else _names(OmegaConf.select(cfg, "dataloader.train.dataset.names"))
     path, fine_tuning = cfg.train.init_checkpoint, not eval_only
     if resume and not eval_only and (newest := checkpoint_to_resume(cfg.train.output_dir)):
         path, fine_tuning = newest, False
-    if not path:
-        return data
-    checkpoint = read_checkpoint(resolve_checkpoint(path))
-    if fine_tuning and not any(_CLASSIFIER.search(name) for name in checkpoint["model"]):
-        return data  # a backbone
-    trained = class_names(checkpoint)
-    if fine_tuning and trained and not same_classes(trained, known_classes(data.test_name)):
-        return data
-    names = [OmegaConf.select(cfg, "dataloader.test.dataset.names")]
-    if not eval_only:
-        names.append(OmegaConf.select(cfg, "dataloader.train.dataset.names"))
-    registered = [name for value in names for name in ([value] if isinstance(value, str) else value)]
-    follow_class_order(registered, trained, checkpoint=str(path))
+    trained = class_names(read_checkpoint(resolve_checkpoint(path))) if path else ()
+    own = known_classes(train_names[0]) if train_names else ()
+    if not fine_tuning or (trained and same_classes(trained, own)):
+        follow_class_order([*train_names, *test_names], trained, source=str(path))
+    elif own:
+        follow_class_order([*train_names, *test_names], own, source=train_names[0], what="training data")
     return replace(data, class_names=known_classes(data.test_name))
+
+
+def _names(value: str | Sequence[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())

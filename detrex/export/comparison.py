@@ -182,7 +182,7 @@ def evaluate_each(
     if cfg.dataloader.get("evaluator") is None:
         raise ValueError("the config has no dataloader.evaluator: nothing tells the AP")
     name = prepare_data(cfg, train=False).test_name
-    follow_class_order([name], class_names, checkpoint="the detector")
+    follow_class_order([name], class_names, source="the detector")
     results = {}
     for name, detector in detectors.items():
         cfg.dataloader.evaluator.output_dir = str(Path(output) / name)

@@ -14,6 +14,8 @@ from detectron2.modeling import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from detrex.utils.text import count_of
+
 from .program import INPUTS, METADATA_FILE, OUTPUTS
 
 __all__ = ["ExportedDetector", "OnnxDetector", "ProgramDetector"]
@@ -62,7 +64,9 @@ class ExportedDetector:
         height, width = self.fixed_size or largest
         slots = self.batch_size or len(sizes)
         if largest[0] > height or largest[1] > width or len(sizes) > slots:
-            raise ValueError(f"{self.path} takes {self.takes()}, got {len(sizes)} images of at most {largest}")
+            raise ValueError(
+                f"{self.path} takes {self.takes()}, got {count_of(len(sizes), 'image')} of at most {largest}"
+            )
         images = np.zeros((slots, 3, height, width), self.dtype)
         for slot, x, (h, w) in zip(images, batched_inputs, sizes, strict=False):
             slot[:, :h, :w] = x["image"]

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 # By the first word of a character's Unicode name. Package names are those of Debian; other systems have similar ones.
 _PACKAGES = {"CJK": "fonts-noto-cjk", "HIRAGANA": "fonts-noto-cjk", "KATAKANA": "fonts-noto-cjk",
-             "HANGUL": "fonts-noto-cjk", "FULLWIDTH": "fonts-noto-cjk", "EMOJI": "fonts-noto-color-emoji"}  # fmt: skip
+             "HANGUL": "fonts-noto-cjk", "FULLWIDTH": "fonts-noto-cjk"}  # fmt: skip
 
 
 def drawable(text: str) -> str:
@@ -84,8 +84,8 @@ def _characters(file: str) -> frozenset[str]:
 
 
 def _escaped(character: str) -> str:
-    script = unicodedata.name(character, "unknown").split()[0]
-    _warn_missing(script)
+    is_letter = unicodedata.category(character).startswith("L")
+    _warn_missing(unicodedata.name(character, "unknown").split()[0] if is_letter else "some")
     return ascii(character)[1:-1]
 
 

@@ -65,7 +65,7 @@ def test_the_ap_does_not_depend_on_the_order_of_the_classes(images, ids):
     expected = average_precision()
     assert 10 < expected["AP"] < 90
     register(images, ids)
-    follow_class_order([NAME], TRAINED, checkpoint="model.pth")
+    follow_class_order([NAME], TRAINED, source="model.pth")
     assert known_classes(NAME) == TRAINED
     assert category_ids(NAME) == tuple(ids)
     names = {a["id"]: a["name"] for a in json.loads((images / "data.json").read_text())["categories"]}
@@ -83,28 +83,28 @@ def test_the_ap_does_not_depend_on_the_order_of_the_classes(images, ids):
 def test_any_two_lists_are_the_same_or_matched_by_name_or_refused(trained, data):
     unique = len(set(data)) == len(data)
     if trained == data or (sorted(trained) == sorted(data) and unique):
-        check_same_classes(trained, data, checkpoint="model.pth", dataset_name="set")
+        check_same_classes(trained, data, source="model.pth", dataset_name="set")
     else:
         with pytest.raises(DatasetError, match=r"model\.pth"):
-            check_same_classes(trained, data, checkpoint="model.pth", dataset_name="set")
+            check_same_classes(trained, data, source="model.pth", dataset_name="set")
 
 
 def test_the_message_names_both_lists_and_the_difference():
     with pytest.raises(DatasetError) as caught:
-        check_same_classes(TRAINED, ("cat", "fox\x1b[2J", "dog"), checkpoint="model.pth", dataset_name="zoo_val")
+        check_same_classes(TRAINED, ("cat", "fox\x1b[2J", "dog"), source="model.pth", dataset_name="zoo_val")
     assert str(caught.value) == (
-        "model.pth was trained on other classes than those of zoo_val: only in the checkpoint: bird; only in the data: "
-        r"fox\x1b[2J; checkpoint: cat, dog, bird; data: cat, fox\x1b[2J, dog. Use the data of its classes, or "
+        "model.pth has other classes than zoo_val: only in the checkpoint: bird; only in the data: "
+        r"fox\x1b[2J; checkpoint: cat, dog, bird; data: cat, fox\x1b[2J, dog. Use data of its classes, or "
         "fine-tune: start a new run with train.init_checkpoint"
     )
     with pytest.raises(DatasetError, match=r"repeats class names \(cat\) .* another order"):
-        check_same_classes(("cat", "dog", "cat"), ("cat", "cat", "dog"), checkpoint="m.pth", dataset_name="zoo_val")
+        check_same_classes(("cat", "dog", "cat"), ("cat", "cat", "dog"), source="m.pth", dataset_name="zoo_val")
 
 
 def test_a_checkpoint_without_names_is_taken_by_position_and_says_so(images, caplog):
     register(images, (3, 2, 1))
     with caplog.at_level("INFO"):
-        follow_class_order([NAME], (), checkpoint="model.pth")
+        follow_class_order([NAME], (), source="model.pth")
     assert known_classes(NAME) == ("bird", "dog", "cat")
     assert [r.message for r in caplog.records] == [
         "model.pth holds no class names: its classes are taken in the order of the data's"

@@ -199,9 +199,7 @@ def test_fixed_size(small, tmp_path):
     assert len(alone) == 1
     assert compare_instances(expected[0]["instances"], alone[0]["instances"])[0] < 2e-3
 
-    with pytest.raises(
-        ValueError, match=r"takes images \(2, 3, 96, 128\) float32, got 1 images of at most \(97, 128\)"
-    ):
+    with pytest.raises(ValueError, match=r"takes images \(2, 3, 96, 128\) float32, got 1 image of at most \(97, 128\)"):
         export([image_input(97, 128)])
     with pytest.raises(ValueError, match="got 3 images"):
         export(batch + batch[:1])

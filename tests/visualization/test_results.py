@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from coco_files import coco_content
 from PIL import Image
 
 from detrex.cli.visualize import main
+from detrex.data.coco_metrics import evaluate_boxes
+from detrex.data.evaluation import METRICS
 from detrex.visualization.results import count_mistakes
 
 
@@ -63,6 +66,31 @@ def test_worst_first(folder, command):
     assert main([*command, "--worst", "--limit", "1"]) == 0
     (summary,) = json.loads((folder / "out" / "summary.json").read_text())
     assert summary == {"file": str(folder / "2.png"), "objects": 2, "missed": 2, "false": 0}
+
+
+def test_no_file_outside_the_image_root_is_read(folder, command, write, capsys):
+    content = coco_content()
+    content["images"][0]["file_name"] = "../../etc/passwd"
+    command[command.index("--annotations") + 1] = str(write(content))
+    assert main(command) == 2
+    assert "[outside-root]" in capsys.readouterr().err
+    assert not (folder / "out").exists()
+
+
+def test_classes_are_matched_by_the_names_of_the_evaluation(folder, command, write, capsys):
+    """The metrics beside the results know the names; the annotations have other ids for them now."""
+    content = coco_content()
+    evaluate_boxes(content, np.empty((0, 7))).save(folder / METRICS)
+    for annotation in content["annotations"]:
+        annotation["category_id"] = annotation["category_id"] % 3 + 1
+    content["categories"] = [{**c, "id": c["id"] % 3 + 1} for c in content["categories"]]
+    command[command.index("--annotations") + 1] = str(write(content))
+    assert main(command) == 0
+    assert "4 images with 10 objects, 2 missed, 0 false detections" in capsys.readouterr().out
+    content["categories"][0]["name"] = "fox"
+    write(content)
+    assert main(command) == 2
+    assert "only in the data: fox" in capsys.readouterr().err
 
 
 def test_a_threshold_hides(folder, command, capsys):
