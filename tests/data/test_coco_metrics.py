@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import print_csv_format
 from detectron2.structures import Boxes, Instances
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detrex.data import build_coco_evaluator, metric_names
+from detrex.data import DetrDatasetMapper, build_coco_evaluator, ground_truth, metric_names
 from detrex.data.coco_metrics import BoxMetrics, evaluate_boxes
 from detrex.data.evaluation import METRICS
 
@@ -193,6 +194,29 @@ def evaluate(evaluator, boxes, classes) -> dict:
     evaluator.reset()
     evaluator.process([{"image_id": 4}], [{"instances": instances}])
     return evaluator.evaluate()["bbox"]
+
+
+def test_class_names_that_cannot_be_shown_are_escaped(crowded):
+    """They killed the first evaluation; the names of metrics go to terminals, json and TensorBoard."""
+    name, boxes = crowded
+    MetadataCatalog.get(name).thing_classes[:] = ["cat\x1b[31m", "d\ud800g"]
+    results = evaluate(build_coco_evaluator(dataset_name=name), boxes, [i % 2 for i in range(12)])
+    assert {"AP-cat\\x1b[31m", "AP-d\\ud800g"} < set(results)
+    assert {f"bbox/{key}" for key in results} == set(metric_names(name))
+    print_csv_format({"bbox": results})
+
+
+@pytest.mark.parametrize(("crowd", "counts"), [("0", True), ("false", True), (False, True), ("1", False), (1, False)])
+def test_crowd_flags_of_any_type(crowded, crowd, counts):
+    """Text is true in Python: the objects of a registered data set would all have been crowds."""
+    name, boxes = crowded
+    content, record = ground_truth(name), DatasetCatalog.get(name)[0]
+    for annotation in content["annotations"][1::2] + record["annotations"][1::2]:
+        annotation["iscrowd"] = crowd
+    rows = np.array([[0, *boxes[0], 0.5, 0.0]])
+    assert evaluate_boxes(content, rows).num_objects == (6, 6 if counts else 0)
+    sample = DetrDatasetMapper(augmentation=[], is_train=True).map_image(np.zeros((100, 200, 3), np.uint8), record)
+    assert len(sample["instances"]) == (12 if counts else 6)
 
 
 def test_more_objects_than_detections_is_a_warning(crowded, caplog):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
+import os
 from importlib.metadata import version
 
 import pytest
@@ -13,7 +15,9 @@ from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import Boxes, Instances
 from omegaconf import DictConfig, OmegaConf
 
-from detrex.data import DatasetError, build_coco_evaluator, category_ids, prepare_data
+from detrex.data import DatasetError, build_coco_evaluator, category_ids, ground_truth, prepare_data
+from detrex.data.evaluation import METRICS, RESULTS
+from detrex.engine.evaluation import evaluate as run_evaluation
 
 NAME = "prepare_test"
 
@@ -288,6 +292,25 @@ def test_class_ids_that_contradict_the_names_are_refused(registered, metadata, c
         prepare_data(cfg)
 
 
+def test_a_json_that_vanishes_during_the_run_changes_nothing(make_cfg, tmp_path):
+    cfg = make_cfg()
+    prepare_data(cfg)
+    before = evaluate(cfg)
+    for path in (*tmp_path.rglob("*.json"), *tmp_path.rglob("*.png")):
+        path.unlink()
+    assert evaluate(cfg) == pytest.approx(before, abs=0, nan_ok=True)
+
+
+def test_a_registered_json_that_vanishes_is_named_in_a_line(registered):
+    cfg = registered()
+    prepare_data(cfg)
+    os.remove(MetadataCatalog.get(f"{NAME}_val").json_file)
+    with pytest.raises(DatasetError, match=r"the evaluation cannot start: .*val\.json"):
+        run_evaluation(cfg, torch.nn.Identity())
+    with pytest.raises(DatasetError, match=r"val\.json: no such file"):
+        ground_truth(f"{NAME}_val")
+
+
 def with_byte_order_mark(path) -> None:
     with open(path, encoding="utf-8") as f:
         text = f.read()
@@ -369,6 +392,35 @@ def test_the_test_split_is_evaluated_by_one_override(three_splits):
     assert info.num_train_images == splits_of(cfg.dataloader.train.dataset.names) == 4
     cfg.dataloader.data.eval_split = "val"  # of a config that was saved with the other value
     assert prepare_data(cfg).test_name == cfg.dataloader.test.dataset.names == f"{NAME}_val"
+
+
+def test_a_test_split_without_annotations_gives_results_and_no_ap(three_splits, tmp_path):
+    test = without_images(coco_content(seed=2), 2)
+    del test["annotations"]
+    cfg = three_splits(test, eval_split="test")
+    prepare_data(cfg, train=False)
+    cfg.dataloader.evaluator.output_dir = str(tmp_path / "out")
+    evaluator = instantiate(cfg.dataloader.evaluator)
+    evaluator.reset()
+    for record in DatasetCatalog.get(f"{NAME}_test"):
+        found = Instances(SIZE, pred_boxes=Boxes(torch.tensor([[1.0, 2.0, 31.0, 42.0]])))
+        found.scores, found.pred_classes = torch.tensor([0.5]), torch.tensor([1])
+        evaluator.process([record], [{"instances": found}])
+    assert evaluator.evaluate() == {}
+    results = json.loads((tmp_path / "out" / RESULTS).read_text())
+    assert [(r["image_id"], r["category_id"], r["bbox"]) for r in results] == [(i, 2, [1, 2, 30, 40]) for i in (1, 2)]
+    assert not (tmp_path / "out" / METRICS).exists()
+
+
+def test_no_validation_split_is_made_where_none_is_used(three_splits, folder, tmp_path):
+    cfg = three_splits(eval_split="test")
+    (folder / "annotations" / "val.json").unlink()
+    assert prepare_data(cfg).num_train_images == 4
+    assert not list(tmp_path.rglob("split.json"))
+    (folder / "annotations" / "train.json").unlink()
+    assert prepare_data(cfg, train=False).test_name == f"{NAME}_test"
+    with pytest.raises(DatasetError, match=r"train_splits names train, but .* has only test"):
+        prepare_data(cfg)
 
 
 def test_training_on_train_and_val_together(three_splits, caplog):

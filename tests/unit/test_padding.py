@@ -31,6 +31,19 @@ def test_an_image_alone_and_in_a_batch_gives_the_same_boxes(variant):
         _assert_same(detector([alone])[0]["instances"], together["instances"])
 
 
+@pytest.mark.parametrize("size", [(1, 150), (150, 1), (1, 1)])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_image_of_one_row_is_trained_on_and_detected_on(variant, size):
+    """The data loader keeps a pixel of each side, however narrow an image is."""
+    batch = [image_input(*size, boxes=2), image_input(64, 96, boxes=2, seed=1)]
+    detector = tiny_detector(variant, queries=30)
+    assert all(loss.isfinite() for loss in detector.train()(batch).values())
+    with torch.no_grad():
+        detector.eval()
+        for alone, together in zip(batch, detector(batch), strict=True):
+            _assert_same(detector([alone])[0]["instances"], together["instances"])
+
+
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.no_grad()
