@@ -64,8 +64,11 @@ class BoxMetrics:
         return values | {f"AR{AREAS[a][0]}": _percent(self.recall_TKAM[:, :, a, -1]) for a in (1, 2, 3)}
 
     def curves(self) -> dict[str, np.ndarray]:
-        """IoU threshold ("0.50", "0.75", "mean") -> (R,) precision in [0, 1] at ``RECALLS_R``, mean over the classes
-        that have objects; {} if none has."""
+        """Precision in [0, 1] at ``RECALLS_R``, the mean over the classes that have objects.
+
+        Returns:
+            "0.50", "0.75" (IoU thresholds) and "mean" (over all thresholds) -> (R,); {} without any object.
+        """
         precision_TRK = self.precision_TRKA[..., 0]
         precision_TRK = precision_TRK[:, :, (precision_TRK > -1).all((0, 1))]
         if not precision_TRK.shape[-1]:

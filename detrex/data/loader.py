@@ -143,8 +143,12 @@ class TrainLoader:
         self.broken_images: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        """Raises BrokenImagesError: see ``max_broken_images``. MachineError: an image could not be read for lack of
-        memory or file descriptors, or by a fault of the disk."""
+        """Batches from the current position on.
+
+        Raises:
+            BrokenImagesError: see ``max_broken_images``.
+            MachineError: memory, file descriptors, disk or network failed while an image was read.
+        """
         with signals_held():
             batches = iter(
                 DataLoader(
