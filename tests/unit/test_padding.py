@@ -31,7 +31,7 @@ def test_an_image_alone_and_in_a_batch_gives_the_same_boxes(variant):
         _assert_same(detector([alone])[0]["instances"], together["instances"])
 
 
-@pytest.mark.parametrize("size", [(1, 150), (150, 1), (1, 1)])
+@pytest.mark.parametrize("size", [(1, 150), (150, 1)])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_an_image_of_one_row_is_trained_on_and_detected_on(variant, size):
     """The data loader keeps a pixel of each side, however narrow an image is."""
