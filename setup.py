@@ -2,11 +2,15 @@
 
 Everything else about the distribution is in pyproject.toml. Environment variables:
 
-    DETREX_OPS_BUILD     auto (default): what can be built, and a failure to compile does not fail the installation.
-                         cpu, cuda: that part (cuda: both) has to be built, or the installation fails. off: nothing.
-    DETREX_OPS_CUDA_ARCH "8.0;9.0": the architectures to compile for; default: all that the toolkit knows, 7.5 to 12.0
-    CUDA_HOME, CXX       where the automatic choice is not the right one
+    DETREX_OPS_BUILD     auto (default): the CPU part, and the CUDA part where there is a GPU. A failure to compile does
+                         not fail the installation. cpu, cuda: that part (cuda: both) has to be built, or it does.
+                         off: nothing.
+    FORCE_CUDA=1         the same as DETREX_OPS_BUILD=cuda
+    DETREX_OPS_CUDA_ARCH "8.0;9.0" or "all": compile the CUDA part for these architectures, with or without a GPU.
+                         Default: those of this machine's GPUs; without one, all, 7.5 to 12.0
+    CUDA_HOME, CXX       where the automatic choice is not the right one; CXX="ccache g++" uses ccache
     CXXFLAGS, LDFLAGS    added to ours for the CPU part
+    MAX_JOBS             compilations at a time (default: the number of cores)
 """
 
 from __future__ import annotations
