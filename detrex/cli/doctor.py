@@ -124,6 +124,9 @@ def operator() -> Iterator[Finding]:
             yield Finding("note", "operator", f"{device}: plain PyTorch", advice)
         else:
             yield Finding("ok", "operator", f"{device}: {name} kernel, agrees with its definition")
+    for line in detrex_ops.build_report().splitlines():
+        if line.startswith("cuda: not built"):
+            yield Finding("note" if len(devices) > 1 else "ok", "operator", line)
 
 
 def devices() -> Iterator[Finding]:
