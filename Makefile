@@ -67,7 +67,7 @@ docs: $(VENV)/.docs
 	@$(STAGE) "Documentation" $(PY) -m sphinx --fail-on-warning --keep-going --quiet -c docs -d build/doctrees . site
 	@echo "   site/index.html"
 
-wheels: $(VENV)/.demo
+wheels: $(VENV)/.wheels
 	@$(STAGE) "Wheels" $(PY) .ci/wheels
 
 bench: $(VENV)/.demo
@@ -102,6 +102,9 @@ $(VENV)/.test: $(VENV)/.demo $(VENV)/.test-packages
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.demo $(VENV)/.docs-packages
+	@touch $@
+
+$(VENV)/.wheels: $(VENV)/.demo $(VENV)/.wheels-packages
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.lint-packages

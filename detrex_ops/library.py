@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from detrex_ops.backends import implementation
 from detrex_ops.kernels import Arguments, reference_call
@@ -32,12 +33,23 @@ LIBRARY.define(
 Shapes = Sequence[int]
 
 
+def _refuse_forward_mode() -> None:
+    """A call that needs no gradient would have a derivative of zero; under torch.func no tangent is in sight here."""
+    if forward_ad._current_level >= 0:
+        raise RuntimeError(
+            "torch.ops.detrex_ops has no derivatives in forward mode: call detrex_ops.ms_deform_attn or "
+            "detrex_ops.ms_deform_attn_fused, which have them"
+        )
+
+
 def forward(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
+    _refuse_forward_mode()
     arguments = Arguments.of(value, shapes, None, locations, weights)
     return implementation(value.device).forward(arguments)
 
 
 def fused_forward(value: Tensor, shapes: Shapes, points: Tensor, offsets: Tensor, logits: Tensor) -> Tensor:
+    _refuse_forward_mode()
     arguments = Arguments.of(value, shapes, points, offsets, logits)
     return implementation(value.device).forward(arguments)
 

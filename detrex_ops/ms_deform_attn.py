@@ -15,7 +15,7 @@ from detrex_ops import direct
 from detrex_ops.backends import implementation
 from detrex_ops.checks import check_reference_points, check_samples, check_value, normalise_spatial_shapes
 from detrex_ops.kernels import REFERENCE
-from detrex_ops.reference import ms_deform_attn_fused_reference, ms_deform_attn_reference
+from detrex_ops.reference import is_transformed, ms_deform_attn_fused_reference, ms_deform_attn_reference
 
 
 def ms_deform_attn(
@@ -88,12 +88,17 @@ def ms_deform_attn_fused(
 
 
 def _runs_reference(value: Tensor, directly: bool) -> bool:
-    """Exports keep standard operators. Under torch.compile the operator itself decides, when it runs."""
+    """Exports keep standard operators, and transforms (``torch.func``, forward mode) differentiate and batch them.
+
+    Under torch.compile the operator itself decides, when it runs.
+    """
     if value.device.type not in ("cpu", "cuda"):
         return True
     if not directly and (torch.onnx.is_in_onnx_export() or _is_exporting()):
         return True
-    return not torch.compiler.is_compiling() and implementation(value.device) is REFERENCE
+    if torch.compiler.is_compiling():
+        return False
+    return is_transformed() or implementation(value.device) is REFERENCE
 
 
 def _is_exporting() -> bool:

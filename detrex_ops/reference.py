@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 
@@ -45,10 +46,11 @@ def ms_deform_attn_reference(
         weights = weights_BQNLP[:, :, :, level].transpose(1, 2).flatten(0, 1).unsqueeze(1)
         samples = _grid_sample(maps, grid)
         # In place where nothing keeps the samples: fresh memory of their size costs more than the product.
-        samples = samples * weights if torch.is_grad_enabled() else samples.mul_(weights)
+        keeps = torch.is_grad_enabled() or is_transformed()
+        samples = samples * weights if keeps else samples.mul_(weights)
         sampled = samples.sum(-1)
         total = sampled if total is None else total + sampled
-    return total.view(B, N * D, Q).transpose(1, 2).to(output_dtype).contiguous()
+    return total.reshape(B, N * D, Q).transpose(1, 2).to(output_dtype).contiguous()
 
 
 def ms_deform_attn_fused_reference(
@@ -86,10 +88,18 @@ def sampling_locations(
     return reference + torch.stack(scaled, 3)
 
 
+def is_transformed() -> bool:
+    """Whether a function transform (``torch.func``) or forward-mode differentiation is active."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
 def _grid_sample(maps: Tensor, grid: Tensor) -> Tensor:
-    """``F.grid_sample``, with a second derivative where autograd is the one to ask for it."""
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling() and not torch.onnx.is_in_onnx_export():
-        return _GridSample.apply(maps, grid)
+    """``F.grid_sample``, with the derivatives that it lacks: the second one, and those in forward mode."""
+    if not torch.compiler.is_compiling() and not torch.onnx.is_in_onnx_export():
+        if is_transformed():
+            return _bilinear_gather(maps, grid)
+        if torch.is_grad_enabled():
+            return _GridSample.apply(maps, grid)
     return F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
@@ -113,7 +123,7 @@ class _GridSample(torch.autograd.Function):
 
 
 def _bilinear_gather(maps: Tensor, grid: Tensor) -> Tensor:
-    """grid_sample, differentiable any number of times. maps (M, D, H, W), grid (M, Q, P, 2) -> (M, D, Q, P)."""
+    """grid_sample with all derivatives, in either mode. maps (M, D, H, W), grid (M, Q, P, 2): (M, D, Q, P)."""
     M, D, H, W = maps.shape
     x = (grid[..., 0] + 1) * (W / 2) - 0.5
     y = (grid[..., 1] + 1) * (H / 2) - 0.5
@@ -124,6 +134,6 @@ def _bilinear_gather(maps: Tensor, grid: Tensor) -> Tensor:
         for column, weight_x in ((left, left + 1 - x), (left + 1, x - left)):
             inside = (column >= 0) & (column < W) & (row >= 0) & (row < H)
             index = torch.where(inside, row * W + column, 0).long().reshape(M, 1, -1).expand(-1, D, -1)
-            corner = flat.gather(2, index).view(M, D, *x.shape[1:])
+            corner = flat.gather(2, index).reshape(M, D, *x.shape[1:])
             total = total + torch.where(inside.unsqueeze(1), corner, 0) * (weight_x * weight_y).unsqueeze(1)
     return total
