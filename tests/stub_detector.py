@@ -24,12 +24,13 @@ class StubDetector(nn.Module):
 
     Args:
         num_classes: K. nan_from: from this training forward on, the loss is NaN.
+        batch_norm: BatchNorm in place of LayerNorm, whose running statistics are of the images that a process saw.
     """
 
-    def __init__(self, *, num_classes: int = 80, nan_from: int | None = None):
+    def __init__(self, *, num_classes: int = 80, nan_from: int | None = None, batch_norm: bool = False):
         super().__init__()
         self.backbone = nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.ReLU())
-        self.norm = nn.LayerNorm(8)
+        self.norm = nn.BatchNorm1d(8) if batch_norm else nn.LayerNorm(8)
         self.head = nn.Linear(8, NUM_BOXES * (4 + num_classes))
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)

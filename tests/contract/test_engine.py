@@ -453,8 +453,19 @@ def test_autograd_profiler(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["profiler-trace-iter1.json"]
 
 
-def test_memory_statistics_need_a_gpu() -> None:
-    trainer_of(hooks.TorchMemoryStats(1)).train(0, 2)
+@pytest.mark.parametrize("available", [False, True])
+def test_memory_statistics_are_of_the_gpu(
+    available: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    for name in ("max_memory_reserved", "memory_reserved", "max_memory_allocated", "memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: 7 * 2**20)
+    monkeypatch.setattr(torch.cuda, "memory_summary", lambda *_: "summary")
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda *_: None)
+    caplog.set_level(logging.INFO, "detectron2.engine.hooks")
+    logging.getLogger("detectron2").propagate = True
+    trainer_of(hooks.TorchMemoryStats(1, max_runs=2)).train(0, 3)
+    assert caplog.text.count("max_reserved_mem: 7MB") == (2 if available else 0)
 
 
 # Defaults
@@ -501,9 +512,16 @@ def test_setup(tmp_path: Path, as_namespace: bool) -> None:
 
 
 @pytest.mark.usefixtures("restored_state")
-def test_setup_with_little(tmp_path: Path) -> None:
+def test_setup_with_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     default_setup(OmegaConf.create({}), Namespace())
-    default_setup(OmegaConf.create({"train": {"output_dir": str(tmp_path), "seed": -1}}), OmegaConf.create({}))
+    assert not list(tmp_path.iterdir())
+    cfg = OmegaConf.create({"train": {"output_dir": str(tmp_path / "out"), "seed": -1}})
+    default_setup(cfg, OmegaConf.create({}))
+    assert OmegaConf.load(tmp_path / "out" / "config.yaml") == cfg
+    first = torch.rand(4)
+    default_setup(cfg, OmegaConf.create({}))
+    assert not torch.equal(torch.rand(4), first)  # a seed below 0 is another one each time
 
 
 def test_writers(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from stub_detector import write_config
 from detrex.cli.train import EXIT_CONFIG, EXIT_NOT_FINITE, build_parser
 from detrex.cli.train import main as run
 from detrex.engine.train import main
+from detrex.inference.optimizations import ONEDNN_CHOICES
 
 
 @pytest.fixture
@@ -29,8 +30,12 @@ def records(output: Path) -> list[dict]:
     return [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
 
 
+def content(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=True)["model"]
+    return content(path)["model"]
 
 
 def test_a_run_leaves_what_users_expect(config, tmp_path):
@@ -96,6 +101,27 @@ def test_optimizations_are_switches_of_the_config(config, tmp_path, training, ev
     train(config, *optimizations, "train.eval_period=0")
     log = (tmp_path / "output" / "log.txt").read_text()
     assert re.findall(r"optimization: (\w+):", log) == pulled
+
+
+def test_a_resumed_run_with_the_same_layers_gives_no_warning(config, tmp_path, monkeypatch):
+    """Though the machine that resumes it would choose other ones."""
+    for choice, options in ((True, ["train.max_iter=2"]), (False, ["--resume", "train.max_iter=4"])):
+        monkeypatch.setitem(ONEDNN_CHOICES, "auto", lambda choice=choice: choice)
+        train(config, *options, "train.checkpointer.period=1")
+    log = (tmp_path / "output" / "log.txt").read_text()
+    assert "Starting training from iteration 2" in log
+    assert "Other layers compute" not in log
+    assert content(tmp_path / "output" / "model_final.pth")["optimizations"] == {"onednn_linear": True}
+
+
+def test_a_frozen_part_keeps_its_weights_and_statistics(config, tmp_path):
+    options = ("train.freeze=[backbone,norm]", "model.batch_norm=true", "train.eval_period=0", "train.seed=3")
+    for name, steps in (("short", 1), ("long", 5)):
+        train(config, *options, f"train.max_iter={steps}", f"train.output_dir={tmp_path}/{name}")
+    short, long = weights(tmp_path / "short/model_final.pth"), weights(tmp_path / "long/model_final.pth")
+    changed = {name for name, value in long.items() if not torch.equal(value, short[name])}
+    assert changed == {"head.weight", "head.bias"}
+    assert "train.freeze: backbone, 0.00 M parameters" in (tmp_path / "long" / "log.txt").read_text()
 
 
 def test_saved_config_loads_and_trains_the_same(config, tmp_path):
@@ -194,6 +220,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path, capsys):
             "train.optimizations.training: unknown optimizations ['fold_norms']",
         ),
         (["--eval-only"], "--eval-only needs weights"),
+        (["train.optimizations.onednn_linear=fast"], "onednn_linear='fast' must be one of auto, always, measure"),
+        (["train.checkpointer.best=AP50"], "best='AP50' is not a metric of the evaluation; did you mean bbox/AP50?"),
+        (["train.checkpointer.best=bbox/AP-gren"], "did you mean bbox/AP-green?"),
+        (["train.freeze=[bakbone]"], "train.freeze: 'bakbone' matches no parameter; their names begin with backbone"),
         (["train.init_checkpoint=nowhere/model.pth"], "checkpoint nowhere/model.pth not found: nowhere does not exist"),
         (["optimizer.params.lr_factor_func.factors={bakbone: 0.1}"], "'bakbone' matches no parameter"),
         (["dataloader.data.train_json=missing.json"], "missing.json"),

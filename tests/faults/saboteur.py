@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import torch
 from detectron2.utils import comm
 from stub_detector import StubDetector, make_data, write_config
 from torch import Tensor, nn
+
+from detrex.modeling.batching import WholeBatch
 
 
 class Spoil(torch.autograd.Function):
@@ -34,6 +38,7 @@ class Saboteur(StubDetector):
         exhaust_memory: ask for more than there is in training forward number ``at``.
         fault: what happens to process ``rank`` in training forward number ``at``: "raise", "hang" or a signal's name.
         at: counted from 0 in this process.
+        stop_evaluation: process ``rank`` and its data workers get SIGTERM, as from a cluster, in its first evaluation.
     """
 
     def __init__(
@@ -47,11 +52,28 @@ class Saboteur(StubDetector):
         fault: str = "",
         rank: int = 0,
         at: int = 0,
+        stop_evaluation: bool = False,
     ):
         super().__init__(num_classes=num_classes)
         self.norm = nn.Sequential(self.norm, nn.Dropout(0.2))
         self.nan_images, self.nan_gradients, self.break_images = set(nan_images), set(nan_gradients), break_images
         self.exhaust_memory, self.fault, self.rank, self.at = exhaust_memory, fault, rank, at
+        self.stop_evaluation = [stop_evaluation]  # a list, which a copy of the model shares
+
+    def __deepcopy__(self, memo: dict) -> Saboteur:
+        memo[id(self.stop_evaluation)] = self.stop_evaluation
+        copy = type(self).__new__(type(self))
+        memo[id(self)] = copy
+        copy.__dict__.update(deepcopy(self.__dict__, memo))
+        return copy
+
+    def forward(self, inputs: list[dict], whole_batch: WholeBatch | None = None) -> dict[str, Tensor] | list[dict]:
+        if not self.training and self.stop_evaluation[0] and self.rank == comm.get_rank():
+            self.stop_evaluation[0] = False
+            # From another process: workers obey their parent.
+            subprocess.run(["kill", "-TERM", "--", f"-{os.getpgrp()}"], check=False)
+            time.sleep(0.5)
+        return super().forward(inputs, whole_batch)
 
     def _losses(self, boxes: Tensor, logits: Tensor, inputs: list[dict]) -> dict[str, Tensor]:
         names = {os.path.basename(x["file_name"]) for x in inputs}

@@ -37,6 +37,17 @@ def test_a_signal_to_one_process_stops_and_saves_all(config, undisturbed_two, tm
     assert_same_run(output, undisturbed_two)
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_a_process_and_its_workers_in_an_evaluation(config, undisturbed_two, tmp_path, rank):
+    """The workers outlive it: a process without them would leave the other waiting for its share of the results."""
+    output, options = tmp_path / "output", ("dataloader.test.num_workers=1", f"model.rank={rank}")
+    finish(run_two(config, output, SAME, "model.stop_evaluation=true", *options), status=4)
+    assert harness.checkpoint(output, "model_0000011")["iteration"] == 11
+    assert harness.metrics(output)[-1]["bbox/AP"] == harness.metrics(undisturbed_two)[2]["bbox/AP"]
+    finish(run_two(config, output, "--resume", SAME))
+    assert_same_run(output, undisturbed_two)
+
+
 def test_a_batch_that_is_bad_in_one_process_is_skipped_in_both(config, tmp_path):
     output = tmp_path / "output"
     finish(run_two(config, output, "model.nan_images=[5.png]", "train.max_skips=2", "train.max_iter=6"))
