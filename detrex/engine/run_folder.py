@@ -41,7 +41,6 @@ _OF_A_RUN = (
     "events.out.tfevents.*",
     "non_finite_*.pth",
     CONFIG,
-    RUN_ID,
     "coco_instances_*",
     "report.html",
 )
@@ -95,8 +94,8 @@ class RunFolder:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         if self._lock is not None:
-            (self._path / PROPOSED).unlink(missing_ok=True)  # the run was refused
             with suppress(OSError):
+                (self._path / PROPOSED).unlink(missing_ok=True)  # the run was refused
                 (self._path / LOCK).unlink()  # while it is still locked
             self._lock.close()
 
@@ -123,15 +122,19 @@ class RunFolder:
         run_id = run_id or read_run_id(self._path) if not fresh else ""
         run_id = comm.all_gather(run_id or uuid.uuid4().hex)[0]
         if comm.is_main_process():
-            if fresh and any(True for name in _TRACES for _ in self._path.glob(name)):
-                self._retire()
+            earlier = fresh and any(True for name in _TRACES for _ in self._path.glob(name))
+            target = self._new_subfolder() if earlier else None
+            if target and (old := read_run_id(self._path)):
+                (target / RUN_ID).write_text(old)
+            # First of all: from here on the checkpoints of the earlier run are those of another one.
             replace_file(self._path / RUN_ID, lambda f: f.write(run_id.encode()))
+            if target:
+                self._retire(target)
             (self._path / PROPOSED).replace(self._path / CONFIG)
         comm.synchronize()
         return run_id
 
-    def _retire(self) -> None:
-        target = self._new_subfolder()
+    def _retire(self, target: Path) -> None:
         files = [path for name in _OF_A_RUN for path in self._path.glob(name)]
         for path in files:
             path.rename(target / path.name)

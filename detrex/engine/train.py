@@ -301,7 +301,7 @@ def _resume_or_load(checkpointer: Checkpointer, trainer: Trainer, path: str, *, 
             configured,
             restored,
         )
-    return trainer.iter + 1, rest.get("run_id", "")
+    return trainer.iter + 1, str(rest.get("run_id", ""))
 
 
 def _check_fsdp(cfg: DictConfig) -> None:
