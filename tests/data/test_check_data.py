@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from pathlib import Path
@@ -16,6 +17,7 @@ from test_broken_data import fingerprint
 
 from detrex.cli.check_data import EXIT_NOT_TRAINABLE, EXIT_TRAINABLE, EXIT_USAGE, main
 from detrex.data import KINDS
+from detrex.distributed.errors import EXIT_MACHINE
 
 
 @pytest.fixture
@@ -100,6 +102,23 @@ def test_what_cannot_be_opened_is_reported_too(check, tmp_path):
     assert "error: " in err
     assert "instances_train.json" in err
     assert report(tmp_path / "out")["counts"] == {"unreadable-annotations": 1}
+
+
+def test_a_failing_machine_ends_the_check_and_blames_no_image(check, tmp_path, monkeypatch):
+    write_coco(tmp_path / "data", pictures())
+    path = str(tmp_path / "data" / "images" / "p1.png")
+    opened = Image.open
+
+    def fail(name, **kwargs):
+        if str(name) == path:
+            raise OSError(errno.EMFILE, "Too many open files", path)
+        return opened(name, **kwargs)
+
+    monkeypatch.setattr(Image, "open", fail)
+    status, out, err = check()
+    assert status == EXIT_MACHINE
+    assert err == f"error: [Errno {errno.EMFILE}] Too many open files: '{path}'\n"
+    assert "cannot be read" not in out
 
 
 def test_what_no_copy_can_mend(check, tmp_path):

@@ -109,6 +109,36 @@ def prepare_voc(folder: Path) -> None:
         (folder / f"ImageSets/Main/{split}.txt").write_text("1\n2\n")
 
 
+LABELME_TREE = {
+    "shapes": [
+        {"label": "cat", "points": [[1, 1], [5, 6]], "shape_type": "rectangle"},
+        {"label": "dog", "points": [[1, 1], [5, 6], [3, 3]], "shape_type": "polygon"},
+        {"label": "dog", "points": [[5, 5], [6, 6]], "shape_type": "circle"},
+    ],
+    "imagePath": "1.png",
+    "imageWidth": SIZE[0],
+    "imageHeight": SIZE[1],
+    "imageData": None,
+}
+DARKNET = "classes = 2\ntrain = data/train.txt\nvalid = data/train.txt\nnames = data/obj.names\nbackup = backup/\n"
+LIST = "data/obj_train_data/1.png\ndata/obj_train_data/2.png\n"
+
+
+def prepare_labelme(folder: Path) -> None:
+    for split in ("train", "val"):
+        images(folder / split)
+        for number in (1, 2):
+            (folder / split / f"{number}.json").write_text(json.dumps(LABELME_TREE))
+
+
+def prepare_darknet(folder: Path) -> None:
+    images(folder / "obj_train_data")
+    for number in (1, 2):
+        (folder / "obj_train_data" / f"{number}.txt").write_text(LABELS)
+    for name, text in (("obj.data", DARKNET), ("obj.names", "cat\ndog\n"), ("train.txt", LIST)):
+        (folder / name).write_text(text)
+
+
 def read_data(folder: Path) -> None:
     checked = check_source(open_folder(str(folder)))
     "\n".join(summarize(checked.findings)).encode()
@@ -123,8 +153,8 @@ def sometimes_damaged(data: bytes, rng: random.Random) -> bytes:
     return mutate_bytes(data, rng) if rng.random() < 0.3 else data
 
 
-def coco_input(rng: random.Random) -> bytes:
-    tree = mutate_tree(coco_tree(), rng)
+def json_input(tree: dict, rng: random.Random) -> bytes:
+    tree = mutate_tree(tree, rng)
     try:
         text = json.dumps(tree, ensure_ascii=rng.random() < 0.5, default=lambda value: None, skipkeys=True)
     except (TypeError, ValueError):  # keys or numbers that json cannot hold
@@ -246,7 +276,12 @@ def checkpoint(name: str, generate: Callable[[random.Random], bytes]) -> Target:
 
 
 TARGETS = {
-    "coco": Target(prepare_coco, "annotations/instances_train.json", coco_input, read_data),
+    "coco": Target(
+        prepare_coco, "annotations/instances_train.json", functools.partial(json_input, coco_tree()), read_data
+    ),
+    "labelme": Target(prepare_labelme, "train/1.json", functools.partial(json_input, LABELME_TREE), read_data),
+    "yolo_data": Target(prepare_darknet, "obj.data", functools.partial(text_input, DARKNET), read_data),
+    "yolo_list": Target(prepare_darknet, "train.txt", functools.partial(text_input, LIST), read_data),
     "yolo_yaml": Target(prepare_yolo, "data.yaml", yaml_input, read_data),
     "yolo_labels": Target(prepare_yolo, "labels/train/1.txt", functools.partial(text_input, LABELS), read_data),
     "voc_xml": Target(prepare_voc, "Annotations/1.xml", xml_input, read_data),
