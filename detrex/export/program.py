@@ -51,7 +51,7 @@ class FixedSlotQueries(TwoStageQueries):
 
     @classmethod
     def of(cls, queries: TwoStageQueries) -> FixedSlotQueries:
-        """A copy of ``queries``, without those that exist in training alone."""
+        """A copy of ``queries``, without those that exist only in training."""
         fixed = cls(
             groups=QueryGroups(one2one=queries.groups.one2one),
             num_classes=queries.proposals.head.class_embed.out_features,
@@ -110,7 +110,7 @@ class ExportableDetector(nn.Module):
 
         Returns:
             Boxes (B, T, 4), xyxy in pixels of the true sizes and clipped to them; scores (B, T), descending, 0 where an
-            image is too small for so many proposals; labels (B, T) int64.
+            image has fewer proposals; labels (B, T) int64.
         """
         hw_B2 = sizes.to(torch.float32)
         padded = tuple(images.shape[-2:])
@@ -127,7 +127,7 @@ class ExportableDetector(nn.Module):
 
 
 def _layout(shapes: Sequence[Size], padded: Size, hw_B2: Tensor) -> PyramidLayout:
-    """The layout that ``PadImages`` builds, its sizes known to tensors alone."""
+    """The layout that ``PadImages`` builds, its sizes known only to tensors."""
 
     def number(n: int) -> Tensor:
         return torch.full((), n, dtype=torch.float32, device=hw_B2.device)
@@ -156,8 +156,8 @@ def export_program(
     Args:
         detector: see :class:`ExportableDetector`; left as it is.
         dtype: of the images, uint8 or float32.
-        fixed_size: (H, W) of a program for that size alone; None exports one for all sizes.
-        batch_size: of a program for that batch alone; None exports one for all.
+        fixed_size: (H, W) of a program only for that size; None exports one for all sizes.
+        batch_size: of a program only for that batch; None exports one for all.
 
     Raises:
         TypeError: not a detector of this kind.

@@ -24,7 +24,7 @@ from detrex.data.class_names import known_classes, same_classes
 from detrex.distributed.devices import resolve_device
 
 from .detections import Detections
-from .inputs import Picture, is_stream, read_picture, read_stream
+from .inputs import InputImage, is_stream, read_image_input, read_stream
 from .optimizations import OPTIMIZATIONS, optimize_model, parse_optimizations
 
 __all__ = ["Detector"]
@@ -165,16 +165,16 @@ class Detector:
         if is_stream(source):
             return self._detect_all(read_stream(source), threshold, batch_size)
         if isinstance(source, (list, tuple)):
-            return list(self._detect_all(map(read_picture, map(_expanded, source)), threshold, batch_size))
-        return self._detect([read_picture(source)], threshold)[0]
+            return list(self._detect_all(map(read_image_input, map(_expanded, source)), threshold, batch_size))
+        return self._detect([read_image_input(source)], threshold)[0]
 
-    def _detect_all(self, pictures: Iterable[Picture], threshold: float, batch_size: int) -> Iterator[Detections]:
+    def _detect_all(self, pictures: Iterable[InputImage], threshold: float, batch_size: int) -> Iterator[Detections]:
         pictures = iter(pictures)
         while batch := list(islice(pictures, batch_size)):
             yield from self._detect(batch, threshold)
 
     @torch.no_grad()
-    def _detect(self, pictures: Sequence[Picture], threshold: float) -> list[Detections]:
+    def _detect(self, pictures: Sequence[InputImage], threshold: float) -> list[Detections]:
         inputs = [self.mapper.map_image(self._channels(picture.image)) for picture in pictures]
         device = next(self.model.parameters()).device.type
         with torch.autocast(device, dtype=self.dtype, enabled=self.dtype != torch.float32):

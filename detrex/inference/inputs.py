@@ -20,7 +20,7 @@ from detrex.utils.text import count_of, printable
 
 from .video import read_frames
 
-__all__ = ["Picture", "find_inputs", "is_stream", "is_video", "read_picture", "read_stream"]
+__all__ = ["InputImage", "find_inputs", "is_stream", "is_video", "read_image_input", "read_stream"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".m
 
 
 @dataclass(frozen=True)
-class Picture:
+class InputImage:
     """An image to detect on.
 
     Attributes:
@@ -51,7 +51,7 @@ def is_stream(source: Any) -> bool:
     return isinstance(source, (str, os.PathLike)) and (os.path.isdir(source) or is_video(source))
 
 
-def read_stream(path: str | os.PathLike[str]) -> Iterator[Picture]:
+def read_stream(path: str | os.PathLike[str]) -> Iterator[InputImage]:
     """The images of a folder, by name, or the frames of a video, one by one.
 
     Hidden files of a folder are left out. An image that cannot be read is logged and skipped.
@@ -62,7 +62,7 @@ def read_stream(path: str | os.PathLike[str]) -> Iterator[Picture]:
     """
     path = os.fspath(path)
     if is_video(path):
-        yield from (Picture(frame, path, number) for number, frame in enumerate(read_frames(path)))
+        yield from (InputImage(frame, path, number) for number, frame in enumerate(read_frames(path)))
         return
     files = _files_in(path, IMAGE_SUFFIXES)
     if not files:
@@ -70,7 +70,7 @@ def read_stream(path: str | os.PathLike[str]) -> Iterator[Picture]:
     faults: list[Exception] = []
     for file in files:
         try:
-            picture = read_picture(file)
+            picture = read_image_input(file)
         except (OSError, ValueError) as error:
             if is_machine_fault(error):
                 raise
@@ -82,7 +82,7 @@ def read_stream(path: str | os.PathLike[str]) -> Iterator[Picture]:
         raise OSError(f"{path}: none of its {count_of(len(files), 'image')} can be read; the first: {faults[0]}")
 
 
-def read_picture(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> Picture:
+def read_image_input(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> InputImage:
     """One image: a file or a PIL image, its EXIF orientation applied, or an RGB array as it is.
 
     Raises:
@@ -90,15 +90,15 @@ def read_picture(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> P
             not (H, W, 3) uint8. TypeError: something else.
     """
     if isinstance(source, (str, os.PathLike)):
-        return Picture(read_image(os.fspath(source)), os.fspath(source))
+        return InputImage(read_image(os.fspath(source)), os.fspath(source))
     if isinstance(source, Image.Image):
         if source.mode in DEEP_MODES:
             raise ValueError(f"a PIL image of mode {source.mode} has more than 8 bits: convert it")
-        return Picture(np.array(upright(source).convert("RGB")))
+        return InputImage(np.array(upright(source).convert("RGB")))
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or source.size == 0:
             raise ValueError(f"an array must be (H, W, 3) uint8 RGB, got {source.shape} {source.dtype}")
-        return Picture(source)
+        return InputImage(source)
     raise TypeError(
         f"cannot detect on a {type(source).__name__}: give a path, a PIL image, an array (H, W, 3) or a list of these"
     )

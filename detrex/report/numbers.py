@@ -19,7 +19,7 @@ from .run_output import MissingPartError, RunOutput, environment, log_facts
 __all__ = ["AccuracyTable", "NumberSections", "PageChart", "RunFacts"]
 
 MAX_PANELS = 60  # of precision and recall
-PHASES = {"time": "whole step", "data_time": "data", "forward_time": "forward", "backward_time": "backward",
+PHASES = {"time": "step", "data_time": "data", "forward_time": "forward", "backward_time": "backward",
           "optimizer_time": "optimizer"}  # fmt: skip
 MEMORY = {"max_rss_mb": "process", "max_mem_mb": "GPU"}
 
@@ -84,7 +84,7 @@ class NumberSections:
         self.run = run
 
     def facts(self) -> RunFacts:
-        """What the log tells of the run as a whole, and its last AP."""
+        """What the log tells of the run, and its last AP."""
         values = log_facts(self.run.log)
         try:
             curves = self.run.curves

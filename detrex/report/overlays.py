@@ -102,7 +102,7 @@ def crop(
     Args:
         image: (H, W, 3) uint8 RGB.
         focus: the box, xywh in pixels.
-        rectangles, dots: to draw, in pixels of the whole image; a dot's radius is in units of the picture.
+        rectangles, dots: to draw, in pixels of the full image; a dot's radius is in units of the picture.
         alt, caption: of the picture.
         margin: how many times as wide and high as the box it is at least.
         width: of the picture in units. aspect: its height divided by its width.

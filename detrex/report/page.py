@@ -34,7 +34,7 @@ class Section:
         title: heading.
         content: what the macro gets; None where the run lacks it.
         missing: why, as a sentence; "" where there is content.
-        failed: whether it is for an error rather than for want of something.
+        failed: whether an error is the reason, and not a part that the run lacks.
     """
 
     key: str

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 MAX_POINTS = 400  # of a line; a picture has few more pixels
-MAX_MARKS = 40  # a line with at most so many points shows each
+MAX_MARKS = 40  # points; a line with more shows none of them
 # Colours of the SVG, which a page defines: in an SVG, Matplotlib writes the stand-in of each as it is given.
 PALETTE = 8
 PAGE_COLOURS = {f"#0000c{i}": f"var(--c{i})" for i in range(PALETTE)} | {

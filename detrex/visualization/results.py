@@ -1,4 +1,4 @@
-"""An evaluation's results as pictures. ``tools/visualize_results.py`` is a thin shell around :func:`main`."""
+"""An evaluation's results as pictures: detections beside the ground truth, with the mistakes of each image."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def draw_results(
         output: folder; created if needed.
         threshold: lowest score shown and counted.
         worst_first: the images with the most mistakes first, instead of the data set's order.
-        limit: draw only so many.
+        limit: draw at most N images.
 
     Returns:
         The images drawn, in their order.

@@ -24,9 +24,10 @@ from detrex.data import BoxMetrics, build_coco_evaluator, category_ids
 from detrex.data.datasets.shapes import ShapesParameters, make_demo_data
 from detrex.engine.train import main as train
 from detrex.report import write_report
+from detrex.utils.text import printable
 
 CONFIG = "projects/deformable_detr/configs/demo_shapes.py"
-EVIL = "<script>alert('&amp;')</script>"
+EVIL = "<script>alert('&amp;')</script>\x1b[31m\u202e猫"
 EVIL_FILE = "<b onmouseover=alert(1)>&lt;\"'"
 QUICK = ["train.max_iter=3", "train.warmup=1", "train.log_period=1", "train.device=cpu", "train.eval_period=2",
          "model.transformer.queries.groups.one2one=12"]  # fmt: skip
@@ -138,8 +139,9 @@ def test_nothing_is_loaded_and_nothing_runs(page):
 def test_names_are_text(page):
     assert EVIL not in page.source
     assert EVIL_FILE not in page.source
+    assert not {"\x1b", "\u202e"} & set(page.source)
     for name in (EVIL, EVIL_FILE):
-        assert html.escape(name).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in page.source
+        assert html.escape(printable(name)).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in page.source
 
 
 def test_pictures_have_a_description(page):
