@@ -21,9 +21,9 @@ from detrex.data import KINDS, CheckedData, DatasetError, Finding, check_source,
 from detrex.data.checks.findings import summarize
 from detrex.data.checks.paths import is_inside
 from detrex.data.cleaning import write_fixed_copy
+from detrex.data.dataset_check import CheckedFiles, available_cores, check_files
 from detrex.data.formats.coco_json import write_json
 from detrex.data.formats.reader import open_data
-from detrex.data.image_files import CheckedFiles, available_cores, check_files
 from detrex.data.registry import COCO_MAX_DETS, QUERY_COUNT_KEY
 from detrex.distributed.errors import with_exit_status
 from detrex.utils.text import count_of, printable

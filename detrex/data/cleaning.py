@@ -13,7 +13,7 @@ from detrex.data.checks.paths import is_inside
 from detrex.data.formats.coco_json import as_int, write_json
 from detrex.utils.text import short
 
-from .image_files import CheckedFiles
+from .dataset_check import CheckedFiles
 
 Box = tuple[float, float, float, float]
 

@@ -18,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from detrex.data import KINDS, DatasetError, DetrDatasetMapper, Finding, check_source, open_folder, prepare_data
 from detrex.data.cleaning import write_fixed_copy
+from detrex.data.dataset_check import CheckedFiles, check_files
 from detrex.data.formats.reader import open_data
-from detrex.data.image_files import CheckedFiles, check_files
 
 NUM_QUERIES = 30
 # Seen only by reading every file and comparing the pictures, which training does not do.

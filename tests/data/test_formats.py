@@ -20,8 +20,8 @@ from test_broken_data import config, fingerprint
 from detrex.cli.train import main as run
 from detrex.data import CheckedData, DatasetError, DetrDatasetMapper, check_source, open_folder, prepare_data
 from detrex.data.cleaning import write_fixed_copy
+from detrex.data.dataset_check import check_files
 from detrex.data.formats import split
-from detrex.data.image_files import check_files
 
 CONFIG = ROOT / "projects" / "deformable_detr" / "configs" / "custom_small.py"
 YOLO_DIGITS = 1e-4  # pixels: half of the sixth digit of 80

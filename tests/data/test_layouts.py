@@ -35,10 +35,10 @@ from detrex.data.checks import images
 from detrex.data.checks.images import inspect_image, read_header
 from detrex.data.checks.paths import rewritings
 from detrex.data.cleaning import write_fixed_copy
+from detrex.data.dataset_check import check_files
 from detrex.data.formats.coco_json import load_content
 from detrex.data.formats.reader import open_data
 from detrex.data.formats.yolo import _looks_like_keypoints
-from detrex.data.image_files import check_files
 
 
 def edit_json(path: Path, change) -> None:

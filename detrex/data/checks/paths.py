@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import json
 import os
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from detrex.utils.regular_files import open_regular, raise_machine_fault
 
@@ -133,6 +135,15 @@ def read_text(path: str, what: str = "text") -> str:
     except (OSError, ValueError) as e:
         raise_machine_fault(e, path)
         raise DatasetError.of("unreadable-annotations", path, f"cannot be read as {what}: {e}") from e
+
+
+def read_json(path: str) -> Any:
+    """The content of a json file; errors as for ``read_text``."""
+    text = read_text(path, "json")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as e:  # ValueError: no json, numbers of 4,300 digits
+        raise DatasetError.of("unreadable-annotations", path, f"cannot be read as json: {e}") from e
 
 
 def read_lines(path: str) -> list[str]:

@@ -24,7 +24,7 @@ from detectron2.structures import BoxMode
 from detrex.data.checks.boxes import PIXEL_TOLERANCE, degenerate_reason, overhang, wrong_convention
 from detrex.data.checks.findings import DatasetError, Finding
 from detrex.data.checks.images import ImageFacts, ImageFault, read_headers
-from detrex.data.checks.paths import FileListing, is_inside, read_text
+from detrex.data.checks.paths import FileListing, is_inside, read_json
 from detrex.utils.text import printable, short
 
 WHERE = object()  # no json has such keys
@@ -107,12 +107,7 @@ def load_content(path: str, *, required: Sequence[str] = OUTLINE) -> dict[str, A
         DatasetError: there is no such file, or it is something else.
         OSError, MemoryError: the machine cannot read it.
     """
-    try:
-        content = json.loads(read_text(path, "json"))
-    except DatasetError:
-        raise
-    except (ValueError, RecursionError) as e:  # ValueError: no json, numbers of 4,300 digits
-        raise _unreadable(path, f"cannot be read as json: {e}") from e
+    content = read_json(path)
     lists = content if isinstance(content, dict) else {}
     for key in [key for key in OUTLINE if key in required or key in lists]:
         if not isinstance(lists.get(key), list):

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from typing import Any
 
 from detrex.data.checks.findings import DatasetError
-from detrex.data.checks.paths import list_folder, read_text
+from detrex.data.checks.paths import list_folder, read_json
 from detrex.utils.regular_files import NotRegularFileError, open_regular
 from detrex.utils.text import short
 
 from .coco_json import as_int
 from .per_image import AnnotationFile, Corners, PerImageReader, find_folders
-from .source import DataSource, SplitSource
+from .source import DataSource
 
 HEAD = 65536  # bytes; labelme writes shapes first and the image's pixels last
 CORNERS_OF = ("rectangle", "polygon", "rotation", "mask")  # shapes that have the box of their points
@@ -47,23 +46,11 @@ def read_labelme(root: str, folders: dict[str, tuple[str, str]], *, allow_outsid
     """
     reader = PerImageReader(root, suffix=".json", parse=_parse, allow_outside=allow_outside)
     files = {split or "train": reader.read(*pair, None, split or "train") for split, pair in folders.items()}
-    class_names = sorted({name for part in files.values() for f in part for name, _ in f.objects.values()})
-    limit = None if allow_outside else root
-    splits = {
-        split: SplitSource(folders.get(split, folders.get("", (root,)))[0], root, limit,
-                           reader.content(part, split, class_names))
-        for split, part in files.items()
-    }  # fmt: skip
-    return DataSource(root, "labelme json", splits, tuple(reader.findings))
+    return reader.source("labelme json", folders, files)
 
 
 def _parse(path: str) -> AnnotationFile:
-    try:
-        content = json.loads(read_text(path, "json"))
-    except DatasetError:
-        raise
-    except (ValueError, RecursionError) as e:
-        raise DatasetError.of("unreadable-annotations", path, f"cannot be read as json: {e}") from e
+    content = read_json(path)
     shapes = content.get("shapes") if isinstance(content, dict) else None
     if not isinstance(shapes, list) or not all(isinstance(s, dict) for s in shapes):
         raise DatasetError.of("unreadable-annotations", path, 'has no list "shapes" of objects, as labelme writes it')

@@ -13,7 +13,7 @@ from detrex.data.checks.paths import FileListing, is_inside, list_files, same_na
 from detrex.utils.text import short
 
 from .coco_json import WHERE
-from .source import SPLIT_NAMES, annotation_entry, image_entries
+from .source import SPLIT_NAMES, DataSource, SplitSource, annotation_entry, image_entries
 
 ANNOTATION_FOLDERS = ("Annotations", "annotations")
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images")
@@ -101,17 +101,34 @@ class PerImageReader:
                     self._report("unlisted-file", path, f"an image without an {self._suffix[1:]} file")
         return annotated
 
-    def content(
-        self, files: list[AnnotationFile], split: str, class_names: list[str], origin: int = 0
-    ) -> dict[str, list[dict[str, Any]]]:
-        """COCO content of a split.
+    def source(
+        self,
+        format: str,
+        folders: dict[str, tuple[str, str]],
+        annotated: dict[str, list[AnnotationFile]],
+        *,
+        origin: int = 0,
+        notes: tuple[str, ...] = (),
+    ) -> DataSource:
+        """The data set; class names are those that occur, in alphabetical order.
 
         Args:
-            files: of ``read``.
-            split: its name, for findings.
-            class_names: position is the class id.
+            format: its name.
+            folders: of ``find_folders``.
+            annotated: split -> what ``read`` returned.
             origin: 1 where pixels count from 1 and corners include the last pixel.
+            notes: see ``DataSource``.
         """
+        class_names = sorted({n for files in annotated.values() for f in files for n, _ in f.objects.values()})
+        limit, splits = None if self.allow_outside else self.root, {}
+        for split, files in annotated.items():
+            content = self._content(files, split, class_names, origin)
+            splits[split] = SplitSource(folders.get(split, folders.get("", ("",)))[0], self.root, limit, content)
+        return DataSource(self.root, format, splits, tuple(self.findings), notes)
+
+    def _content(
+        self, files: list[AnnotationFile], split: str, class_names: list[str], origin: int
+    ) -> dict[str, list[dict[str, Any]]]:
         self._split = split
         entries = image_entries([f.image for f in files], self.root, split, self.findings)
         class_ids = {name: i for i, name in enumerate(class_names)}

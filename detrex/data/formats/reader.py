@@ -36,11 +36,8 @@ FORMATS = ("coco", "yolo", "voc", "labelme")
 # Files of formats that are not read -> what to do
 FOREIGN = {
     "samples.json": "FiftyOne's own format: export it with dataset_type=fiftyone.types.COCODetectionDataset",
-    "_annotations.createml.json": 'CreateML: export it as "COCO"',
     "*.csv": 'a table of boxes: export the data set as "COCO"',
     "*.tfrecord": 'TFRecord: export the data set as "COCO"',
-    "*.parquet": 'Parquet: export the data set as "COCO"',
-    "*.sqlite*": 'a data base: export the data set as "COCO"',
 }
 PATH_KEYS = ("image_root", "train_json", "val_json")
 

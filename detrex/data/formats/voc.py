@@ -13,7 +13,7 @@ from detrex.data.checks.paths import list_folder, read_lines
 from detrex.utils.regular_files import open_regular, raise_machine_fault
 
 from .per_image import AnnotationFile, PerImageReader, find_folders
-from .source import DataSource, SplitSource
+from .source import DataSource
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
@@ -43,18 +43,11 @@ def read_voc(root: str, folders: dict[str, tuple[str, str]], *, allow_outside: b
         stems = _image_sets(root, xml_folder) if split == "" else {split: None}
         for name, listed in stems.items():
             annotated[name] = reader.read(xml_folder, image_folder, listed, name)
-    objects = [o for files in annotated.values() for f in files for o in f.objects.values()]
-    class_names = sorted({name for name, _ in objects})
-    origin = 0 if any(v == 0 or v % 1 for _, sides in objects for v in sides if math.isfinite(v)) else 1
-    folder_of = {split: folders.get(split, folders.get("", ("", "")))[0] for split in annotated}
-    limit = None if allow_outside else root
-    splits = {
-        split: SplitSource(folder_of[split], root, limit, reader.content(files, split, class_names, origin))
-        for split, files in annotated.items()
-    }
+    sides = [v for files in annotated.values() for f in files for _, corners in f.objects.values() for v in corners]
+    origin = 0 if any(v == 0 or v % 1 for v in sides if math.isfinite(v)) else 1
     reason = "as VOC defines them" if origin else "since a zero or a fraction occurs"
     note = f"pixel coordinates count from {origin}, {reason}"
-    return DataSource(root, "Pascal VOC xml", splits, tuple(reader.findings), (note,))
+    return reader.source("Pascal VOC xml", folders, annotated, origin=origin, notes=(note,))
 
 
 def _image_sets(root: str, xml_folder: str) -> dict[str, list[tuple[str, str]] | None]:
