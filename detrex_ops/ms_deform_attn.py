@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from detrex_ops import direct
+from detrex_ops import library  # noqa: F401 - registers the operators
 from detrex_ops.backends import implementation
 from detrex_ops.checks import check_reference_points, check_samples, check_value, normalise_spatial_shapes
 from detrex_ops.kernels import REFERENCE
@@ -48,11 +48,9 @@ def ms_deform_attn(
     names = ("sampling_locations", "attention_weights")
     check_samples(value_BSND, len(shapes), sampling_locations_BQNLP2, attention_weights_BQNLP, names=names)
     tensors = (sampling_locations_BQNLP2, attention_weights_BQNLP)
-    directly = direct.may_call_directly((value_BSND, *tensors))
-    if _runs_reference(value_BSND, directly):
+    if _runs_reference(value_BSND):
         return ms_deform_attn_reference(value_BSND, shapes, *tensors)
-    operator = direct.ms_deform_attn if directly else torch.ops.detrex_ops.ms_deform_attn
-    return operator(value_BSND, [size for shape in shapes for size in shape], *tensors)
+    return torch.ops.detrex_ops.ms_deform_attn(value_BSND, [size for shape in shapes for size in shape], *tensors)
 
 
 def ms_deform_attn_fused(
@@ -80,21 +78,19 @@ def ms_deform_attn_fused(
     check_samples(value_BSND, len(shapes), sampling_offsets_BQNLP2, attention_logits_BQNLP, names=names)
     check_reference_points(value_BSND, len(shapes), reference_points_BQLR, sampling_offsets_BQNLP2)
     tensors = (reference_points_BQLR, sampling_offsets_BQNLP2, attention_logits_BQNLP)
-    directly = direct.may_call_directly((value_BSND, *tensors))
-    if _runs_reference(value_BSND, directly):
+    if _runs_reference(value_BSND):
         return ms_deform_attn_fused_reference(value_BSND, shapes, *tensors)
-    operator = direct.ms_deform_attn_fused if directly else torch.ops.detrex_ops.ms_deform_attn_fused
-    return operator(value_BSND, [size for shape in shapes for size in shape], *tensors)
+    return torch.ops.detrex_ops.ms_deform_attn_fused(value_BSND, [size for shape in shapes for size in shape], *tensors)
 
 
-def _runs_reference(value: Tensor, directly: bool) -> bool:
+def _runs_reference(value: Tensor) -> bool:
     """Exports keep standard operators, and transforms (``torch.func``, forward mode) differentiate and batch them.
 
     Under torch.compile the operator itself decides, when it runs.
     """
     if value.device.type not in ("cpu", "cuda"):
         return True
-    if not directly and (torch.onnx.is_in_onnx_export() or _is_exporting()):
+    if torch.onnx.is_in_onnx_export() or _is_exporting():
         return True
     if torch.compiler.is_compiling():
         return False

@@ -143,3 +143,24 @@ def test_fused_saves_memory_against_plain():
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
         call(case)
     assert {tensor.data_ptr() for tensor in saved} == {tensor.data_ptr() for tensor in case.tensors}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_traces_and_compilations_see_the_operator():
+    case = make_case(queries=2, batch=1)
+    graphs = []
+
+    def run(value):
+        return ms_deform_attn(value, case.shapes, case.samples, case.weights)
+
+    def keep(graph, inputs):
+        graphs.append(str(graph.graph))
+        return graph.forward
+
+    expected = run(case.value)
+    traced = torch.jit.trace(run, case.value, check_trace=False)
+    compiled = torch.compile(run, backend=keep, fullgraph=True)
+    torch.testing.assert_close(traced(case.value), expected)
+    torch.testing.assert_close(compiled(case.value), expected)
+    assert "detrex_ops::ms_deform_attn" in str(traced.graph)
+    assert "detrex_ops.ms_deform_attn" in graphs[0]
