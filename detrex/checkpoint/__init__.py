@@ -4,11 +4,12 @@ from .checkpointer import Checkpointer
 from .dialects.errors import CheckpointError
 from .locating import resolve_checkpoint
 from .matching import LoadReport, map_class_rows, match_state
-from .metadata import checkpoint_metadata
+from .metadata import SECTIONS, checkpoint_metadata, read_metadata
 from .reading import class_names, files_of, read_checkpoint, read_values, run_id_of
 from .writing import replace_file, shard_optimizer_state
 
 __all__ = [
+    "SECTIONS",
     "CheckpointError",
     "Checkpointer",
     "LoadReport",
@@ -18,6 +19,7 @@ __all__ = [
     "map_class_rows",
     "match_state",
     "read_checkpoint",
+    "read_metadata",
     "read_values",
     "replace_file",
     "resolve_checkpoint",

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -32,6 +33,7 @@ class LoadReport:
         missing: parameters that the file lacks.
         unexpected: tensors of the file that the model lacks.
         mismatched: (name, shape in the file, shape in the model).
+        unusable: (name, why) of tensors whose numbers the model cannot have: complex, integer or not finite.
         reinit: missing or mismatched, and allowed to start afresh.
         ignored: tensors of the file that never matter (an ImageNet classifier).
         prefix: name of the part that the file is of, such as an ImageNet backbone; "" for the whole model.
@@ -41,6 +43,7 @@ class LoadReport:
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    unusable: tuple[tuple[str, str], ...] = ()
     reinit: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     prefix: str = ""
@@ -48,7 +51,7 @@ class LoadReport:
     @property
     def complete(self) -> bool:
         """Whether everything fitted."""
-        return not (self.missing or self.unexpected or self.mismatched)
+        return not (self.missing or self.unexpected or self.mismatched or self.unusable)
 
     def describe(self, limit: int = 10) -> str:
         """A few lines for people; at most ``limit`` names of each kind, but all that start afresh."""
@@ -59,6 +62,7 @@ class LoadReport:
             ("missing in the file", self.missing),
             ("not in the model", self.unexpected),
             ("of another shape", shapes),
+            ("with numbers that the model cannot have", {name: f"({why})" for name, why in self.unusable}),
             ("started afresh as allowed", self.reinit),
             ("ignored", self.ignored),
         ):
@@ -69,7 +73,7 @@ class LoadReport:
     def suggestion(self) -> str:
         """What to set so that the file loads all the same."""
         whatever = "train.checkpoint.strict=false loads whatever fits"
-        names = [*(name for name, *_ in self.mismatched), *self.missing]
+        names = [*(name for name, *_ in (*self.mismatched, *self.unusable)), *self.missing]
         # The last component that is a word, not an index or weight/bias, names the layer.
         words = [[part for part in name.split(".")[:-1] if not part.isdigit()] for name in names]
         layers = sorted({parts[-1] for parts in words if parts})
@@ -103,19 +107,25 @@ def match_state(
         if hasattr(module, "adapt_state_dict"):  # such as Swin's position tables of another window size
             module.adapt_state_dict(named, f"{path}." if path else "")
 
-    assigned, unexpected, ignored, mismatched, fresh = {}, [], [], [], []
+    assigned, unexpected, ignored, mismatched, unusable, fresh = {}, [], [], [], [], []
     for name, value in named.items():
         key = name.removeprefix(prefix)
         if name not in scope:
             (ignored if prefix and _CLASSIFIER.search(key) else unexpected).append(key)
-        elif value.shape == scope[name].shape:
+            continue
+        fits = value.shape == scope[name].shape
+        why = _why_unusable(value, scope[name]) if fits else ""
+        if fits and not why:
             assigned[name] = value
         elif any(pattern.search(name) for pattern in allowed):
             fresh.append(name)
+        elif fits:
+            unusable.append((name, why))
         else:
             mismatched.append((name, tuple(value.shape), tuple(scope[name].shape)))
 
-    absent = [n for n in scope if n not in assigned and n not in fresh and n not in {m[0] for m in mismatched}]
+    found = {*assigned, *fresh, *(name for name, *_ in (*mismatched, *unusable))}
+    absent = [n for n in scope if n not in found]
     tied = _storages(scope, assigned)
     absent = [n for n in absent if not _FROM_CONFIG.search(n) and _storage(scope[n]) not in tied]
     missing = [n for n in absent if not any(pattern.search(n) for pattern in allowed)]
@@ -125,6 +135,7 @@ def match_state(
         missing=tuple(missing),
         unexpected=tuple(unexpected),
         mismatched=tuple(mismatched),
+        unusable=tuple(unusable),
         reinit=tuple(fresh),
         ignored=tuple(ignored),
         prefix=prefix.rstrip("."),
@@ -143,6 +154,19 @@ def _part_prefix(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     prefix, fitting = votes.most_common(1)[0]  # the first of equals: ""
     part_size = sum(name.startswith(prefix) for name in own)
     return prefix if 2 * fitting > part_size else ""
+
+
+def _why_unusable(value: Tensor, own: Tensor) -> str:
+    """Why a parameter cannot be a tensor of its shape; "" if it can."""
+    if own.is_complex() or not own.is_floating_point():
+        return f"{value.dtype}" if value.is_complex() and not own.is_complex() else ""
+    if not value.is_floating_point():
+        return f"{value.dtype} instead of {own.dtype}"
+    value = value if value.dtype.itemsize > 1 else value.float()
+    # The sum is not finite if a number is not, and cheap; it can overflow by itself.
+    if value.is_meta or value.sum(dtype=torch.float32).isfinite() or value.isfinite().all():
+        return ""
+    return "NaN or infinite"
 
 
 def _storage(tensor: Tensor) -> tuple[int, int, tuple[int, ...]]:

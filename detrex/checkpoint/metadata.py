@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -13,7 +13,10 @@ from omegaconf.errors import OmegaConfBaseException
 from detrex.config import ConfigError
 from detrex.config.serialization import to_plain
 
-__all__ = ["SECTIONS", "checkpoint_metadata"]
+from .dialects.errors import CheckpointError
+from .reading import class_names, read_values
+
+__all__ = ["SECTIONS", "checkpoint_metadata", "read_metadata"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,3 +46,28 @@ def checkpoint_metadata(cfg: DictConfig, *, class_names: Sequence[str], category
         logger.warning("Checkpoints will hold no config, detrex.Detector will have to be given it: %s", e)
         return metadata
     return {**metadata, "config": sections}
+
+
+def read_metadata(path: str) -> dict[str, Any]:
+    """What :func:`checkpoint_metadata` made, of a file of any origin; its weights are not read.
+
+    Args:
+        path: of a local file.
+
+    Returns:
+        ``class_names``, ``category_ids`` and ``config``: (), () and None where the file has none.
+
+    Raises:
+        CheckpointError: the file cannot be read, or one of them is of another type.
+    """
+    checkpoint = read_values(path)
+    metadata = checkpoint.get("metadata")
+    metadata = metadata if isinstance(metadata, Mapping) else {}
+    names, ids, config = class_names(checkpoint), metadata.get("category_ids", ()), metadata.get("config")
+    if not isinstance(ids, (list, tuple)) or not all(type(value) is int for value in ids):
+        raise CheckpointError(
+            f"checkpoint {path}: metadata.category_ids must be a list of integers: {str(ids)[:100]!a}"
+        )
+    if config is not None and not isinstance(config, dict):
+        raise CheckpointError(f"checkpoint {path}: metadata.config must be a dict, not a {type(config).__name__}")
+    return {"class_names": names, "category_ids": tuple(ids), "config": config}

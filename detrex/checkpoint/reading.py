@@ -98,6 +98,9 @@ def class_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...]:
 
     This project keeps them in ``metadata``, MMDetection 2 in ``meta``, MMDetection 3 in its ``dataset_meta``; () if the
     file has none.
+
+    Raises:
+        CheckpointError: a name is neither text nor a number.
     """
     metadata, meta = checkpoint.get("metadata"), checkpoint.get("meta")
     dataset_meta = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
@@ -105,6 +108,9 @@ def class_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...]:
     for place, key in places:
         names = place.get(key) if isinstance(place, Mapping) else None
         if isinstance(names, (list, tuple)):
+            odd = [type(name).__name__ for name in names if not isinstance(name, (str, int, float))]
+            if odd:
+                raise CheckpointError(f"the class names in the checkpoint must be text; among them is a {odd[0]}")
             return tuple(map(str, names))
     return ()
 

@@ -15,9 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 import detrex.compat  # noqa: F401 - lets configs of the original detrex load
-from detrex.checkpoint import Checkpointer, CheckpointError, class_names, read_checkpoint, resolve_checkpoint
-from detrex.checkpoint.metadata import SECTIONS
+from detrex.checkpoint import SECTIONS, Checkpointer, CheckpointError, files_of, read_metadata, resolve_checkpoint
 from detrex.config import ConfigError, apply_overrides, load_config
+from detrex.config.instantiation import build_on_meta
 from detrex.config.serialization import from_plain
 from detrex.data import DetrDatasetMapper, category_ids, prepare_data
 from detrex.data.class_names import known_classes, same_classes
@@ -32,6 +32,7 @@ __all__ = ["Detector"]
 logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MORE_PARAMETERS = 1 << 24  # than bytes of the file, for a config within it
 
 
 class Detector:
@@ -102,11 +103,12 @@ class Detector:
             ValueError: another ``dtype``, or class names of another number than the model has.
         """
         path = os.path.expanduser(path)
-        metadata = _metadata_of(path)
+        metadata = read_metadata(resolve_checkpoint(path))
         if config_file is not None:
             config_file = os.path.expanduser(config_file)
             return cls._build(load_config(config_file, overrides), path, metadata, class_names, device, dtype)
         cfg = apply_overrides(_config_within(metadata, path, allow), overrides)
+        _check_buildable(cfg, path)
         names, rows = class_names or metadata["class_names"], OmegaConf.select(cfg, "model.num_classes")
         if names and rows not in (None, len(names)):
             raise ValueError(f"{len(names)} class names, but the model in {path} has num_classes={rows}")
@@ -115,7 +117,7 @@ class Detector:
     @classmethod
     def from_config(cls, cfg: DictConfig, path: str | os.PathLike[str], *, device: str | None = None) -> Detector:
         """A detector with the model of a config, which may be changed, and the weights at ``path``; else as above."""
-        return cls._build(cfg, path, _metadata_of(path), None, device, "float32")
+        return cls._build(cfg, path, read_metadata(resolve_checkpoint(path)), None, device, "float32")
 
     @classmethod
     def _build(
@@ -203,8 +205,8 @@ def _expanded(source: Any) -> Any:
 
 
 def _config_within(metadata: Mapping[str, Any], path: str | os.PathLike[str], allow: Sequence[str]) -> DictConfig:
-    plain = metadata.get("config")
-    if not isinstance(plain, dict):
+    plain = metadata["config"]
+    if plain is None:
         raise CheckpointError(
             f"checkpoint {path} holds no config: give that of its model as config_file (--config-file), for a file of "
             "a training the config.yaml beside it"
@@ -219,16 +221,25 @@ def _config_within(metadata: Mapping[str, Any], path: str | os.PathLike[str], al
     return cfg
 
 
-def _metadata_of(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """``class_names`` of a file of any origin and, of our own, what :func:`checkpoint_metadata` made."""
-    checkpoint = read_checkpoint(resolve_checkpoint(path))
-    metadata = checkpoint.get("metadata")
-    return {**(metadata if isinstance(metadata, Mapping) else {}), "class_names": class_names(checkpoint)}
+def _check_buildable(cfg: DictConfig, path: str | os.PathLike[str]) -> None:
+    """Refuse a config within a file that makes no detector, or one of far more parameters than the file can hold."""
+    try:
+        parameters = sum(parameter.numel() for parameter in build_on_meta(cfg).parameters())
+        instantiate(cfg.dataloader.test.mapper)
+    except Exception as e:  # values of any kind reach any class
+        raise CheckpointError(
+            f"checkpoint {path}: the config in it makes no detector: {type(e).__name__}: {str(e)[:300]}"
+        ) from e
+    size = sum(map(os.path.getsize, files_of(resolve_checkpoint(path))))
+    if parameters > size + MORE_PARAMETERS:
+        raise CheckpointError(
+            f"checkpoint {path}: the config in it makes a model of {parameters} parameters, the file has {size} bytes"
+        )
 
 
 def _classes(cfg: DictConfig, metadata: Mapping[str, Any], given: Sequence[str] | None) -> tuple[Any, Any]:
     """Class names and category ids: as given, else from the checkpoint, else from the data of the config."""
-    names, ids = metadata["class_names"], metadata.get("category_ids", ())
+    names, ids = metadata["class_names"], metadata["category_ids"]
     if given and list(given) != list(names) and same_classes(given, names):
         logger.warning("The class names given are the checkpoint's in another order; its own order holds")
         given = None

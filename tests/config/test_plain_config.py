@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 from pathlib import Path
@@ -46,8 +45,6 @@ def test_the_same_model_comes_back():
 def test_names_and_dataclass_objects():
     nodes = {
         "norm": nn.LayerNorm,
-        "activation": nn.functional.gelu,
-        "part": L(functools.partial)(_args=[1]),
         "spec": {"p3": ShapeSpec(channels=8, stride=4)},
         "sizes": (1, 2.5, None, True),
         "groups": L(QueryGroups)(one2one=3),
@@ -55,7 +52,6 @@ def test_names_and_dataclass_objects():
     cfg = OmegaConf.create(nodes, flags={"allow_objects": True})
     plain = to_plain(cfg)
     assert plain["norm"] == {"_name_": "torch.nn.LayerNorm"}
-    assert plain["part"]["_target_"] == "functools.partial"
     assert plain["spec"]["p3"] == {
         "_name_": "detectron2.layers.ShapeSpec",
         "_fields_": {"channels": 8, "height": None, "width": None, "stride": 4},
@@ -93,6 +89,14 @@ ATTACKS = {
         "command": "touch {0}",
     },
     "by a partial": {"_target_": "functools.partial", "func": {"_name_": "os.system"}},
+    "by a hook of every module": {"_target_": "torch.nn.modules.module.register_module_forward_hook", "hook": None},
+    "by a function of torch": {"_target_": "torch.nn.functional.dropout", "input": 1},
+    "by another class of torch": {"_name_": "torch.nn.modules.module._IncompatibleKeys"},
+    "by a script of a project": {"_target_": "projects.h_deformable_detr.train_net.main"},
+    "by a name of a million letters": {"_target_": "torch.nn." + "a" * 1_000_000},
+    "by a name of many parts": {"_target_": "torch" + ".nn" * 100_000},
+    "by a key that is no text": {1: 2},
+    "as a value beside others": {"_name_": "torch.nn.Linear", "in_features": 1},
     "as a value": {"_name_": "subprocess.Popen"},
     "as a value with fields": {"_name_": "subprocess.Popen", "_fields_": {"args": ["touch", "{0}"]}},
     "by a method": {"_target_": "torch.nn.Module.register_forward_hook", "self": None},
@@ -120,6 +124,45 @@ def test_a_file_calls_nothing_but_parts_of_detectors(attack, tmp_path):
     with pytest.raises(ConfigError, match=r"^model\.backbone"):
         from_plain({"model": {"backbone": filled(ATTACKS[attack], proof)}})
     assert not proof.exists()
+
+
+def test_functions_need_permission():
+    """They could do anything to the process; only two that make stages of a ResNet are known."""
+    plain = to_plain({"activation": nn.functional.gelu})
+    with pytest.raises(ConfigError, match=r"torch\._C\._nn\.gelu is not among"):
+        from_plain(plain)
+    assert from_plain(plain, allow=["torch._C._nn"]).activation is nn.functional.gelu
+
+
+def test_nothing_is_imported_before_all_is_checked(tmp_path, monkeypatch):
+    (tmp_path / "first.py").write_text("raise SystemExit('ran')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"b\._target_: os\.system is not among"):
+        from_plain({"a": {"_target_": "first.Part"}, "b": {"_target_": "os.system"}}, allow=["first"])
+    with pytest.raises(ConfigError, match=r"b\.0: a set is no plain value"):
+        from_plain({"a": {"_target_": "first.Part"}, "b": [{1}]}, allow=["first"])
+    assert "first" not in sys.modules
+
+
+def nested(levels: int) -> list:
+    """A list of which each level holds the one below twice: 2**levels values in a few objects."""
+    value: list = []
+    for _ in range(levels):
+        value = [value, value]
+    return value
+
+
+def test_configs_without_an_end():
+    endless: dict = {}
+    endless["again"] = endless
+    chain: list = []
+    for _ in range(5000):
+        chain = [chain]
+    for name, value in {"wide": nested(40), "endless": endless, "deep": chain, "many": [0] * 200_000}.items():
+        with pytest.raises(ConfigError, match=rf"^{name}.*: more than 100000 values, or nested more than 50 deep"):
+            from_plain({name: value})
+    with pytest.raises(ConfigError, match="a int is no plain value"):
+        from_plain({"a": 10**5000})
 
 
 def test_nothing_else_is_imported(tmp_path, monkeypatch):
