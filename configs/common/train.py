@@ -9,9 +9,9 @@ train = {
     # Weights to start from: a path, an http(s):// URL or detectron2://...; "" starts from scratch.
     "init_checkpoint": "",
     "checkpoint": {
-        # A parameter that the file lacks, has too many of or has in another shape is an error.
+        # Fail on missing, unexpected or mismatched parameters.
         "strict": True,
-        # ... except those whose names match one of these regular expressions: they start afresh, and are listed.
+        # ... except those whose names match one of these regular expressions: they are reinitialized, and listed.
         "reinit": [],
     },
     # Parts of the model that are not trained, by name: "backbone", "transformer.encoder". They stay in evaluation mode.
@@ -39,12 +39,12 @@ train = {
     "accumulate": 1,
     # An exponential moving average of the weights. It is what evaluations see, and is saved as *_ema.pth.
     "ema": {"enabled": False, "decay": 0.9997},
-    # patience: end the run after so many evaluations in a row that have not raised checkpointer.best by more than
-    # min_delta; 0 never does.
+    # patience: number of evaluations in a row without an improvement of checkpointer.best by more than min_delta, after
+    # which the run ends; 0 never ends it.
     "early_stopping": {"patience": 0, "min_delta": 0.0},
     # At the end, a run as one HTML page: output_dir/report.html (tools/report.py).
     "report": True,
-    # Steps in a row whose loss or gradient is not finite that are skipped, their batches saved; one more is an error.
+    # Maximum number of consecutive non-finite steps to skip, their batches saved, before aborting.
     "max_skips": 0,
     # Mixed precision: "bfloat16", or "float16" with loss scaling. Matching and losses stay in float32.
     "amp": {"enabled": False, "dtype": "bfloat16"},

@@ -33,7 +33,7 @@ _LOGGERS = ("detrex", "detrex_ops", "projects", "detectron2", "fvcore")
 
 
 def check_batch_size(cfg: DictConfig) -> None:
-    """Raise ConfigError if the batch cannot be shared out evenly among processes, or has less images than parts."""
+    """Raise ConfigError if the batch cannot be shared evenly by the processes, or has fewer images than parts."""
     total, world = cfg.dataloader.train.total_batch_size, comm.get_world_size()
     if not isinstance(total, int) or isinstance(total, bool) or total < 1:
         raise ConfigError(f"dataloader.train.total_batch_size={total!r} must be a positive number of images, or auto")
@@ -45,8 +45,8 @@ def check_batch_size(cfg: DictConfig) -> None:
         )
     if cfg.train.accumulate > total // world:
         raise ConfigError(
-            f"train.accumulate={cfg.train.accumulate}, but a process has {total // world} images of each batch: give "
-            "at most so many parts"
+            f"train.accumulate={cfg.train.accumulate}, but a process has {total // world} images of each batch: use at "
+            "most as many parts"
         )
 
 

@@ -1,4 +1,4 @@
-"""Metrics on their way to disk, and how a resumed run goes on writing where its checkpoint was."""
+"""Writers of metrics: console, ``metrics.json`` and TensorBoard; a resumed run continues where its checkpoint was."""
 
 from __future__ import annotations
 
