@@ -42,7 +42,7 @@ train = {
     # patience: number of evaluations in a row without an improvement of checkpointer.best by more than min_delta, after
     # which the run ends; 0 never ends it.
     "early_stopping": {"patience": 0, "min_delta": 0.0},
-    # At the end, a run as one HTML page: output_dir/report.html (tools/report.py).
+    # At the end, a run as one HTML page: output_dir/report.html (detrex report).
     "report": True,
     # Maximum number of consecutive non-finite steps to skip, their batches saved, before aborting.
     "max_skips": 0,

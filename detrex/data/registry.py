@@ -186,7 +186,7 @@ def _log_data(name: str, data: CocoData, findings: Sequence[Finding]) -> None:
 
 
 def _warn_shared_files(checked: CheckedData, train_splits: Sequence[str], eval_split: str) -> None:
-    """tools/check_data.py compares pictures; here only names are, so that training starts at once."""
+    """detrex check-data compares pictures; here only names are, so that training starts at once."""
     evaluated = {r["file_name"] for r in checked.splits[eval_split].records}
     shared = sorted(evaluated.intersection(r["file_name"] for s in train_splits for r in checked.splits[s].records))
     if shared:

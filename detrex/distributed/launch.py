@@ -101,7 +101,7 @@ def launch(
         except (dist.DistError, RendezvousError) as e:
             raise MachineError(
                 f"machine {machine_rank} of {num_machines} did not meet the others at {dist_url} within {timeout:.0f} "
-                f"s: {str(e).splitlines()[0]}"
+                f"s (train.dist_timeout): {str(e).splitlines()[0]}"
             ) from e
         finally:
             del os.environ[_SIGNALS]

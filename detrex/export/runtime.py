@@ -24,7 +24,7 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class ExportedDetector:
-    """A file of ``tools/export.py``, called as a ``DeformableDETR`` in evaluation.
+    """A file of ``detrex export``, called as a ``DeformableDETR`` in evaluation.
 
     Args:
         path: of the file.
@@ -115,7 +115,7 @@ class OnnxDetector(ExportedDetector):
         self.session = onnxruntime.InferenceSession(os.fspath(path), options, list(providers))
         inputs = {x.name: x for x in self.session.get_inputs()}
         if tuple(inputs) != INPUTS or tuple(x.name for x in self.session.get_outputs()) != OUTPUTS:
-            raise ValueError(f"{path} is not of tools/export.py: its inputs are {', '.join(inputs)}")
+            raise ValueError(f"{path} is not of detrex export: its inputs are {', '.join(inputs)}")
         super().__init__(
             path,
             metadata={k: json.loads(v) for k, v in self.session.get_modelmeta().custom_metadata_map.items()},
@@ -141,7 +141,7 @@ class ProgramDetector(ExportedDetector):
         extra = {METADATA_FILE: ""}
         program = torch.export.load(path, extra_files=extra)
         if not extra[METADATA_FILE]:
-            raise ValueError(f"{path} is not of tools/export.py: it has no {METADATA_FILE}")
+            raise ValueError(f"{path} is not of detrex export: it has no {METADATA_FILE}")
         images = next(node for node in program.graph.nodes if node.name == INPUTS[0]).meta["val"]
         super().__init__(
             path,

@@ -20,6 +20,14 @@ from detrex.config import ConfigError
 from detrex.engine.run_config import check_batch_size
 
 ROOT = Path(__file__).parents[2]
+PLACE = {  # what a launcher sets for the first of two processes
+    "RANK": "0",
+    "WORLD_SIZE": "2",
+    "LOCAL_RANK": "0",
+    "LOCAL_WORLD_SIZE": "2",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "1",
+}
 
 
 def torchrun(config: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -71,6 +79,29 @@ def test_a_loss_that_is_not_finite_ends_the_job(tmp_path):
     assert process.returncode != 0
     assert "loss is not finite at iteration 2" in process.stderr
     assert not (tmp_path / "output" / "model_final.pth").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "WORLD_SIZE=2 says that this is one process of several, but LOCAL_RANK, "),
+        ({"WORLD_SIZE": "2"}, "but RANK, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT are not set. Start"),
+        (PLACE | {"LOCAL_WORLD_SIZE": None}, "did not set ['LOCAL_WORLD_SIZE']"),
+        (PLACE | {"RANK": "2"}, "MASTER_PORT=1: the launcher must set numbers, and RANK below WORLD_SIZE"),
+        (PLACE | {"WORLD_SIZE": "two"}, "WORLD_SIZE=two"),
+    ],
+)
+def test_one_process_of_several_does_not_train_alone(tmp_path, place, message):
+    """What a launcher left behind, or a cluster sets for each machine."""
+    environment = {key: value for key, value in os.environ.items() if key not in PLACE}
+    environment |= {key: value for key, value in place.items() if value is not None}
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, str(ROOT / "tools/train_net.py"), "--config-file", str(write_config(tmp_path))]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert process.returncode == 2, process.stderr
+    assert process.stderr.splitlines()[-1].startswith("error: ")
+    assert message in process.stderr
+    assert not (tmp_path / "output").exists()
 
 
 @pytest.mark.parametrize(

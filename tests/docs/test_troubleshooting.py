@@ -132,11 +132,6 @@ def _(lab):
     return lab.train()
 
 
-@error("An option after the overrides")
-def _(lab):
-    return lab.train("train.output_dir=output/mine", "--eval-only")
-
-
 @error("Parts that contradict each other")
 def _(lab):
     override = "model.transformer.decoder.refinement._target_=detrex.modeling.NoRefinement"

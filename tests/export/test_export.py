@@ -218,10 +218,10 @@ def test_files_of_another_origin_and_other_models(tmp_path):
     graph = onnx.helper.make_graph([node], "relu", [x], [y])
     opset = [onnx.helper.make_opsetid("", 20)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "relu.onnx")
-    with pytest.raises(ValueError, match=r"relu\.onnx is not of tools/export\.py: its inputs are x"):
+    with pytest.raises(ValueError, match=r"relu\.onnx is not of detrex export: its inputs are x"):
         OnnxDetector(tmp_path / "relu.onnx")
     torch.export.save(torch.export.export(torch.nn.ReLU(), (torch.zeros(1),)), tmp_path / "relu.pt2")
-    with pytest.raises(ValueError, match=r"relu\.pt2 is not of tools/export\.py"):
+    with pytest.raises(ValueError, match=r"relu\.pt2 is not of detrex export"):
         ProgramDetector(tmp_path / "relu.pt2")
     with pytest.raises(TypeError, match="ReLU has no backbone, neck"):
         export_program(torch.nn.ReLU())

@@ -102,8 +102,13 @@ class Run:
 
 def run_two(config: Path, output: Path, *options: str) -> list[Run]:
     """A job of two processes on the CPU, as torchrun starts them."""
-    ranks = (partial(_be_one_of_two, rank, port) for port in [free_port()] for rank in range(2))
+    ranks = [be_one_of_two(rank, port) for port in [free_port()] for rank in range(2)]
     return [Run(config, output, "--num-gpus", "0", *options, prepare=join, rank=i) for i, join in enumerate(ranks)]
+
+
+def be_one_of_two(rank: int, port: int) -> Prepare:
+    """Set the environment of one process of two, whose first one listens on a port."""
+    return partial(_be_one_of_two, rank, port)
 
 
 def free_port() -> int:

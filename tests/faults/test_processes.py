@@ -145,14 +145,50 @@ def test_a_signal_to_the_launcher_reaches_the_processes(config, undisturbed_two,
     assert_same_run(output, undisturbed_two)
 
 
-def test_without_their_launcher_the_processes_end(config, tmp_path):
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_without_their_launcher_the_processes_end(config, tmp_path, launcher):
+    run = launch_two(launcher, config, tmp_path / "output", "train.max_iter=100000", "train.eval_period=0")
+    run.wait_for("iter: 4")
+    processes = run.children()
+    assert len(processes) == 2
+    run.kill()
+    wait_for_end(processes, run)
+    assert "its launcher is gone" in run.messages
+
+
+def test_ctrl_c_ends_the_job(config, tmp_path):
     run = launch_two("num-gpus", config, tmp_path / "output", "train.max_iter=100000", "train.eval_period=0")
     run.wait_for("iter: 4")
     processes = run.children()
-    run.kill()
+    os.kill(run.process.pid, signal.SIGINT)
+    run.finish(128 + signal.SIGINT)
+    wait_for_end(processes, run)
+    assert run.messages.splitlines()[-1] == "error: ended by SIGINT"
+
+
+def wait_for_end(processes: list[int], run: Run) -> None:
     for pid in processes:
         end = time.monotonic() + 60
         while Path(f"/proc/{pid}").exists():
             assert time.monotonic() < end, run.messages
             time.sleep(0.02)
-    assert "its launcher is gone" in run.messages
+
+
+# ------------------------------------------------------------------------------------------------- partners that lack
+def test_a_process_whose_partner_does_not_come_ends(config, tmp_path):
+    first = harness.be_one_of_two(0, harness.free_port())
+    run = Run(config, tmp_path / "output", "--num-gpus", "0", "train.dist_timeout=2", prepare=first)
+    assert "error: process 0 of 2 did not meet all others at 127.0.0.1:" in run.finish(5)
+    assert "within 2 s (train.dist_timeout)" in run.messages
+
+
+def test_a_machine_whose_partner_does_not_come_ends(config, tmp_path):
+    place = ("--num-gpus", "0", "--num-machines", "2", "--dist-url", f"tcp://127.0.0.1:{harness.free_port()}")
+    runs = [
+        Run(config, tmp_path / f"{rank}", *place, "--machine-rank", f"{rank}", "train.dist_timeout=2", rank=rank)
+        for rank in range(2)
+        for place in [place if rank == 0 else (*place[:-1], f"tcp://127.0.0.1:{harness.free_port()}")]
+    ]
+    for rank, run in enumerate(runs):
+        assert f"error: machine {rank} of 2 did not meet the others at tcp://127.0.0.1:" in run.finish(5)
+        assert "within 2 s (train.dist_timeout)" in run.messages

@@ -1,4 +1,4 @@
-"""The generated demo set (``tools/make_demo_data.py``): 1,000 + 100 images of 128 pixels, five classes.
+"""The generated demo set (``detrex demo --data-only``): 1,000 + 100 images of 128 pixels, five classes.
 
 The folder is ``dataloader.data.root``; everything else as in ``custom.py``.
 """

@@ -162,7 +162,7 @@ def to_ours(
     if unknown and strict:
         raise CheckpointError(
             f"{dialect.name}: no rule for {len(unknown)} tensors: {listing(unknown)}. They belong to no model of this "
-            "project; train.checkpoint.strict=false (tools/convert_checkpoint.py: --drop-unknown) leaves them out"
+            "project; train.checkpoint.strict=false (detrex convert: --drop-unknown) leaves them out"
         )
     renamed, classes = {}, {}
     for ours, present in parts.items():

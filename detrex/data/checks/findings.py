@@ -136,7 +136,7 @@ def raise_errors(name: str, findings: Iterable[Finding]) -> None:
         return
     lines = [f"{name}: {count_of(len(errors), 'problem')}", *(f"  {f}" for f in errors[:MAX_REPORTED])]
     if len(errors) > MAX_REPORTED:
-        lines.append(f"  ... and {len(errors) - MAX_REPORTED} more; tools/check_data.py lists all")
+        lines.append(f"  ... and {len(errors) - MAX_REPORTED} more; detrex check-data lists all")
     raise DatasetError("\n".join(lines), errors)
 
 

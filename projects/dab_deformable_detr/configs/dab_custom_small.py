@@ -1,6 +1,6 @@
 """A small DAB-Deformable-DETR for a data set of your own: from scratch, on a CPU or one GPU.
 
-    python tools/train_net.py --config-file projects/dab_deformable_detr/configs/dab_custom_small.py \
+    detrex train --config-file projects/dab_deformable_detr/configs/dab_custom_small.py \
         dataloader.data.root=path/to/data_set
 """
 
