@@ -133,9 +133,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _start(build_parser().parse_intermixed_args(words), "main", words)
 
 
-run = main  # its name until the tests follow
-
-
 def evaluate(argv: Sequence[str] | None = None) -> int:
     """Evaluate as the command line says; returns the exit status.
 

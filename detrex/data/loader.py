@@ -284,7 +284,7 @@ def evaluation_batches(loader: Iterable[Any]) -> Iterator[Any]:
         if is_machine_fault(error):
             raise _machine_error(str(error)) from e
         raise EvaluationImageError(
-            f"an image cannot be evaluated: {error}. Mend it or its record; tools/check_data.py names all such images"
+            f"an image cannot be evaluated: {error}. Mend it or its record; detrex check-data names all such images"
         ) from e
 
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 from stub_detector import write_config
 
-from detrex.cli.train import EXIT_CONFIG, build_parser, run
+from detrex.cli.train import EXIT_CONFIG, build_parser
+from detrex.cli.train import main as run
 from detrex.config import ConfigError
 from detrex.engine import run_folder
 from detrex.engine.run_folder import RunFolder
