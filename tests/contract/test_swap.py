@@ -20,7 +20,9 @@ UPSTREAM = "DETECTRON2_UPSTREAM_WHEEL"
 
 
 def _python(*arguments: str, executable: str | os.PathLike = sys.executable, cwd: Path | None = None) -> str:
-    process = subprocess.run([executable, *arguments], capture_output=True, text=True, cwd=cwd, check=False)
+    environment = {**os.environ, "DETECTRON2_LITE_REPLACE": "1"}  # the other host may be installed here
+    command = [executable, *arguments]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
     assert process.returncode == 0, process.stdout + process.stderr
     return process.stdout
 
