@@ -1,0 +1,92 @@
+"""The examples of docs/architecture.md, "Where do I ...", run as they are shown."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.config import instantiate
+from tiny import image_input
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+SETUP, *EXAMPLES = re.split(r"^### \.\.\. ", PAGE[PAGE.index("## Where do I") :], flags=re.MULTILINE)
+BY_TITLE = {text.splitlines()[0].rstrip("?"): text for text in EXAMPLES}
+
+
+def run_example(title: str, **given: Any) -> dict[str, Any]:
+    """The names that an example defines, after the lines that all share."""
+    namespace: dict[str, Any] = {**given}
+    for text in (SETUP, BY_TITLE[title]):
+        for code in re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+            exec(compile(code, f"docs/architecture.md, {title}", "exec"), namespace)
+    return namespace
+
+
+def train_step(cfg) -> dict[str, float]:
+    """Losses of one step of a config's model, which all have gradients."""
+    torch.manual_seed(0)
+    cfg.model.num_classes = 3
+    model = instantiate(cfg.model).train()
+    losses = model([image_input(96, 128, boxes=2)])
+    sum(losses.values()).backward()
+    return {name: float(loss) for name, loss in losses.items()}
+
+
+def test_every_example_is_run_and_names_a_file_that_exists():
+    tested = set(re.findall(r'run_example\("([^"]+)"', Path(__file__).read_text(encoding="utf-8")))
+    assert tested == set(BY_TITLE)
+    for title, text in BY_TITLE.items():
+        (path,) = re.findall(r"Open `([^`]+)`", text)
+        assert (ROOT / path).exists(), f"{title}: {path}"
+
+
+def test_add_a_backbone():
+    cfg = run_example("add a backbone")["cfg"]
+    assert isinstance(instantiate(cfg.model.backbone), torch.nn.Module)
+    assert train_step(cfg)["loss_bbox"] > 0
+
+
+def test_add_a_matcher():
+    example = run_example("add a matcher")
+    calls: list[int] = []
+    original = example["CenterMatcher"].cost
+    example["CenterMatcher"].cost = lambda *arguments: calls.append(1) or original(*arguments)
+    assert train_step(example["cfg"])["loss_bbox"] > 0
+    assert calls
+
+
+def test_add_a_loss():
+    losses = train_step(run_example("add a loss")["cfg"])
+    assert losses["loss_center"] > 0
+    assert losses.keys() >= {"loss_center_0", "loss_center_enc"}
+
+
+def test_add_a_checkpoint_dialect():
+    example = run_example("add a checkpoint dialect")
+    assert example["MINE"].matches(example["file"])
+    assert example["renamed"].keys() == {"transformer.level_embeds", "transformer.encoder.weight"}
+
+
+def test_add_a_metric():
+    evaluator = instantiate(run_example("add a metric")["cfg"].dataloader.evaluator)
+    evaluator.reset()
+    evaluator.process([{}], [{"instances": [1, 2]}])
+    assert evaluator.evaluate() == {"count": {"detections": 2.0}}
+
+
+def test_add_an_export_format(tmp_path):
+    example = run_example("add an export format")
+    example["cfg"].model.num_classes = 3
+    program = example["export_program"](instantiate(example["cfg"].model).eval())
+    example["save_graph"](program, tmp_path / "graph.txt")
+    assert "grid_sampler" in (tmp_path / "graph.txt").read_text()
+
+
+@pytest.mark.parametrize("title", BY_TITLE)
+def test_examples_are_short(title):
+    (code,) = re.findall(r"^```python\n(.*?)^```", BY_TITLE[title], flags=re.MULTILINE | re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
