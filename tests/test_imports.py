@@ -24,7 +24,8 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("detrex.checkpoint",),
     ("detrex.distributed", "detrex.compat"),
     ("detrex.inference", "detrex.analysis"),
-    ("detrex.export", "detrex.visualization", "detrex.report"),
+    ("detrex.export", "detrex.visualization"),
+    ("detrex.report",),
     ("detrex.engine",),
     ("detrex.cli",),
     ("detrex",),  # the package itself: its version, and Detector when it is asked for

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ import pytest
 import torch
 from detectron2.config import instantiate
 from tiny import image_input
+
+from detrex.__main__ import COMMANDS
+from detrex.__main__ import main as program
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
@@ -40,7 +45,7 @@ def test_every_example_is_run_and_names_a_file_that_exists():
     tested = set(re.findall(r'run_example\("([^"]+)"', Path(__file__).read_text(encoding="utf-8")))
     assert tested == set(BY_TITLE)
     for title, text in BY_TITLE.items():
-        (path,) = re.findall(r"Open `([^`]+)`", text)
+        (path,) = re.findall(r"^Open `([^`]+)`", text, flags=re.MULTILINE)
         assert (ROOT / path).exists(), f"{title}: {path}"
 
 
@@ -84,6 +89,17 @@ def test_add_an_export_format(tmp_path):
     program = example["export_program"](instantiate(example["cfg"].model).eval())
     example["save_graph"](program, tmp_path / "graph.txt")
     assert "grid_sampler" in (tmp_path / "graph.txt").read_text()
+
+
+def test_add_a_command(monkeypatch, capsys):
+    monkeypatch.setattr("detrex.__main__.COMMANDS", dict(COMMANDS))
+    module = types.ModuleType("detrex.cli.count")
+    vars(module).update(run_example("add a command"))
+    monkeypatch.setitem(sys.modules, "detrex.cli.count", module)
+    assert program(["count", "projects/deformable_detr/configs/custom_small.py"]) == 0
+    assert int(capsys.readouterr().out) > 500_000
+    assert program(["coutn"]) == 2
+    assert "Did you mean count?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("title", BY_TITLE)
