@@ -71,6 +71,8 @@ train = {
     "cudnn_benchmark": False,
     # "" leaves torch's default; "highest", "high" (TF32) or "medium": torch.set_float32_matmul_precision.
     "float32_precision": "",
+    # Hooks of your own (detectron2.engine.HookBase), as LazyCalls: they run after the evaluation, before the writers.
+    "hooks": [],
     # Values of your own; nothing here reads them.
     "extra": {},
 }

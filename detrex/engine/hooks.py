@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from detrex.checkpoint import Checkpointer
+from detrex.config.instantiation import build
 from detrex.config.validation import ConfigError
 from detrex.data.loader import EvaluationImageError
 from detrex.distributed.parallel import broadcast_buffers
@@ -348,7 +349,7 @@ def build_hooks(
     Register them before a checkpoint is loaded, since it restores their state.
 
     Args:
-        cfg: for ``train.checkpointer``, ``ema``, ``early_stopping``, ``progress_line`` and ``output_dir``.
+        cfg: for ``train.checkpointer``, ``ema``, ``early_stopping``, ``hooks``, ``progress_line`` and ``output_dir``.
         schedule: the run's durations.
         scheduler: multiplier of the learning rate.
         checkpointer: saves the run, and has the model.
@@ -379,6 +380,7 @@ def build_hooks(
         MemoryStats(schedule.log_period),
         saving,
         evaluation,
+        *(build(cfg, f"train.hooks.{index}") for index in range(len(cfg.train.hooks))),
         Writers(cfg.train.output_dir, schedule),
         early_stopping,
         StopOnSignal(saving.save),

@@ -6,6 +6,7 @@ import dataclasses
 import fnmatch
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig
@@ -21,18 +22,34 @@ from .split import split_off_val
 from .voc import find_xml_folders, read_voc
 from .yolo import find_names, find_yaml, has_labels, read_yolo
 
-READERS: dict[str, Callable[..., DataSource]] = {
-    "yolo": read_yolo,
-    "coco": read_coco_folder,
-    "voc": read_voc,
-    "labelme": read_labelme,
+Finder = Callable[[str], Any]  # folder -> where its annotations are, or a false value
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a format is recognized and read.
+
+    Attributes:
+        read: (folder, what a finder returned, keyword ``allow_outside``) -> the content of its splits.
+        find: recognizes files that only this format has; None if it has no such files.
+        find_weak: recognizes files that may also lie beside another format's. It is asked when no format is found.
+    """
+
+    read: Callable[..., DataSource]
+    find: Finder | None = None
+    find_weak: Finder | None = None
+
+    def finders(self) -> list[Finder]:
+        """All ways to recognize it."""
+        return [find for find in (self.find, self.find_weak) if find is not None]
+
+
+FORMATS: dict[str, Format] = {
+    "coco": Format(read=read_coco_folder, find=find_jsons),
+    "yolo": Format(read=read_yolo, find=find_yaml, find_weak=find_names),
+    "voc": Format(read=read_voc, find=find_xml_folders),
+    "labelme": Format(read=read_labelme, find_weak=find_labelme),
 }
-# What describes a data set beyond doubt, then what may also lie beside another format's files.
-FINDERS: tuple[dict[str, Callable[[str], Any]], ...] = (
-    {"yolo": find_yaml, "coco": find_jsons, "voc": find_xml_folders},
-    {"yolo": find_names, "labelme": find_labelme},
-)
-FORMATS = ("coco", "yolo", "voc", "labelme")
 # Files of formats that are not read -> what to do
 FOREIGN = {
     "samples.json": "FiftyOne's own format: export it with dataset_type=fiftyone.types.COCODetectionDataset",
@@ -112,14 +129,15 @@ def open_folder(root: str, *, format: str | None = None, allow_outside: bool = F
 
 
 def _read_folder(root: str, format: str | None, allow_outside: bool) -> DataSource:
-    for finders in FINDERS:
-        found = {name: f for name, find in finders.items() if format in (None, name) and (f := find(root))}
-        if found:
-            break
+    formats = {name: entry for name, entry in FORMATS.items() if format in (None, name)}
+    found = {name: where for name, entry in formats.items() if entry.find and (where := entry.find(root))}
+    if not found:
+        weak = {name: entry.find_weak for name, entry in formats.items() if entry.find_weak}
+        found = {name: where for name, find in weak.items() if (where := find(root))}
     if len(found) != 1:
         raise DatasetError.of("unknown-format", root, _not_recognised(root, list(found)))
     ((name, where),) = found.items()
-    return READERS[name](root, where, allow_outside=allow_outside)
+    return FORMATS[name].read(root, where, allow_outside=allow_outside)
 
 
 def _open_jsons(node: DictConfig, *, train: bool) -> DataSource:
@@ -146,7 +164,8 @@ def _not_recognised(root: str, formats: list[str]) -> str:
     if formats:
         return f"holds {' and '.join(formats)} annotations; choose with dataloader.data.format={formats[0]}"
     folders = [os.path.join(root, name) for name in list_folder(root) if os.path.isdir(os.path.join(root, name))]
-    inner = [folder for folder in folders if any(find(folder) for finders in FINDERS for find in finders.values())]
+    finders = [find for entry in FORMATS.values() for find in entry.finders()]
+    inner = [folder for folder in folders if any(find(folder) for find in finders)]
     if inner:
         hint = f"; did you mean {inner[0]}?"
     elif foreign := _foreign([root, *folders]):
