@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import builtins
 import difflib
+import functools
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import LazyConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from .renamed import rename_keys
 from .tree import ConfigError, ConfigKeyError, child_of
 from .validation import check_key, check_section, check_targets, not_importable
+from .values import check_values, convert, expected_type, takes_text
 
 __all__ = [
     "ConfigError",
@@ -156,63 +157,103 @@ def save_config(cfg: DictConfig, path: str | os.PathLike) -> None:
 
 
 def validate_config(cfg: DictConfig) -> None:
-    """Check, without building anything, that something reads every key.
+    """Check, without building anything, that something reads every key, and that its value has the right type.
 
     Keys of nodes with a ``_target_`` are compared with its signature, keys of ``train`` with ``common/train.py``;
-    ``train.extra`` may hold anything.
+    ``train.extra`` may hold anything. Text that means a value of the right type, such as ``"1e-4"`` or ``"off"``, is
+    replaced by it.
 
     Raises:
-        ConfigKeyError: an unknown key, with a suggestion. ConfigError: a ``_target_`` that cannot be imported.
+        ConfigKeyError: an unknown key, with a suggestion.
+        ConfigError: a ``_target_`` that cannot be imported, or a value of another type.
     """
     check_targets(cfg)
     if "train" in cfg:
         check_section(cfg, cfg.train, get_config("common/train.py").train, "train")
+    check_values(cfg, _defaults())
 
 
 def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Change ``cfg`` in place by ``key=value`` strings in hydra's override grammar, and return it.
 
     A key is known if it exists or is a parameter of its node's ``_target_``. ``+key=value`` sets any key, ``~key``
-    removes one.
+    removes one. A value becomes the type that its key expects (:mod:`detrex.config.values`); where that is text, what
+    hydra cannot read is taken as it is.
 
     Args:
         cfg: the config.
         overrides: such as ``["optimizer.lr=1e-4", "train.max_iter=12ep", "~optimizer.betas"]``.
 
     Raises:
-        ConfigError: an override that cannot be parsed, or that replaces a whole section by a value.
+        ConfigError: an override that cannot be read, whose value has the wrong type, or that replaces a section by a
+            value.
         ConfigKeyError: an unknown key, with a suggestion.
     """
+    sections = False
     for text in overrides:
-        override = _parse(text)
-        key = override.key_or_group
-        if override.is_delete():
+        key, value, operation = _parse(cfg, text)
+        if operation == "delete":
             _delete(cfg, key)
             continue
-        value = override.value()
-        if not (override.is_add() or override.is_force_add()):
+        if operation == "set":
             check_key(cfg, key)
             _check_kind(cfg, key, value, text)
         try:
+            value = convert(value, expected_type(cfg, key, _defaults()), key, text=text.partition("=")[2])
             OmegaConf.update(cfg, key, value, merge=True)
+        except ConfigError as e:
+            raise ConfigError(f"override {e}") from None
         except (OmegaConfBaseException, TypeError, ValueError, IndexError) as e:
             raise ConfigError(f"cannot apply override {text!r}: {e}") from e
+        sections |= isinstance(value, dict)
+    if sections:
+        check_values(cfg, _defaults())
     return cfg
 
 
-def _parse(text: str) -> Override:
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    """The default of each key of ``train`` by its dotted name."""
+
+    def leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict):
+            for key, child in value.items():
+                yield from leaves(f"{path}.{key}", child)
+        else:
+            yield path, value
+
+    return dict(leaves("train", OmegaConf.to_container(get_config("common/train.py").train)))
+
+
+def _parse(cfg: DictConfig, text: str) -> tuple[str, Any, str]:
+    """Key, value, and whether to "set", "add" or "delete" it.
+
+    What hydra's grammar cannot read, or would read as several values, is text where the key takes any text.
+    """
     if text.startswith("-"):
         raise ConfigError(f"{text!r} is an option: options stand before the overrides")
+    problem, several = "it gives several values; write a list as [a,b]", True
     try:
         override = OverridesParser.create().parse_override(text)
+        if not override.is_sweep_override():
+            kind = "delete" if override.is_delete() else "set"
+            kind = "add" if override.is_add() or override.is_force_add() else kind
+            return override.key_or_group, override.value(), kind
     except HydraException as e:
-        raise ConfigError(
-            f"cannot read override {text!r}: {str(e).splitlines()[0]}. Write key=value; a value that holds = or a "
-            "comma needs quotes that the shell leaves alone: 'train.output_dir=\"a=b\"'"
-        ) from e
-    if override.is_sweep_override():
-        raise ConfigError(f"override {text!r} gives several values; write a list as [a,b]")
-    return override
+        several = False
+        problem = (
+            f"{str(e).splitlines()[0]}. Write key=value; a value that holds = or a comma needs quotes that the shell "
+            "leaves alone: 'optimizer.params.overrides={\"a=b\": {lr: 1}}'"
+        )
+    key, equals, value = text.partition("=")
+    kind = "add" if key.startswith("+") else "set"
+    key = key.lstrip("+")
+    if equals and not key.startswith("~"):
+        if kind == "set":
+            check_key(cfg, key)
+        if takes_text(expected_type(cfg, key, _defaults()), in_list=not several):
+            return key, value, kind
+    raise ConfigError(f"cannot read override {text!r}: {problem}")
 
 
 def _parent(cfg: DictConfig, key: str) -> tuple[Any, Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -16,10 +15,10 @@ from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import ParamScheduler
 from omegaconf import DictConfig, OmegaConf
 
-from detrex.config.validation import ConfigError
+from detrex.config import ConfigError
+from detrex.config.values import DURATION_KEYS, EPOCHS
 
 __all__ = [
-    "DURATION_KEYS",
     "Schedule",
     "describe_lr",
     "duration_to_iters",
@@ -29,9 +28,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-DURATION_KEYS = ("max_iter", "warmup", "eval_period", "log_period", "checkpointer.period")
-_EPOCHS = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*ep(?:ochs?)?\s*")
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ def duration_to_iters(value: int | str, *, iters_per_epoch: Fraction | float, na
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
-    match = _EPOCHS.fullmatch(value) if isinstance(value, str) else None
+    match = EPOCHS.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ConfigError(f'{name}={value!r} is not a duration: give iterations (5000) or epochs ("12ep", "0.5ep")')
     # Fractions, because ceil(0.1 * 30) is 4 in floating point.

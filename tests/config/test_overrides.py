@@ -36,7 +36,8 @@ def cfg():
         ("train.output_dir=/a b/c", "train.output_dir", "/a b/c"),
         ("train.output_dir='a=b,c'", "train.output_dir", "a=b,c"),
         ("train.output_dir=", "train.output_dir", ""),
-        ("train.output_dir=null", "train.output_dir", None),
+        ("train.output_dir=a=b", "train.output_dir", "a=b"),
+        ("train.name=null", "train.name", None),
         ("train.path=x", "train.path", "x"),  # a value still to be given
         ("train.name=x", "train.name", "x"),
         ("train.extra.mine=1", "train.extra.mine", 1),  # an empty section takes anything
@@ -87,7 +88,8 @@ def test_unknown_keys(cfg, override, message):
     [
         ("optimizer.lr", "Write key=value"),
         ("--eval-only", "'--eval-only' is an option: options stand before the overrides"),
-        ("train.output_dir=a=b", "needs quotes"),
+        ("optimizer.betas=a=b", "needs quotes"),
+        ("train.max_iter=3,4", "it gives several values; write a list as [a,b]"),
         ("optimizer.lr=1,2", "write a list as [a,b]"),
         ("optimizer=3", "would replace a whole section by a value; its keys are optimizer.params, optimizer.lr"),
         ("~optimizer.eps", "it is not set"),
