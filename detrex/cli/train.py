@@ -161,7 +161,7 @@ def _start(args: argparse.Namespace, function: str, words: Sequence[str]) -> int
     cfg = config_from_args(args)  # wrong input shows once, before any process starts
     if args.num_gpus <= 1 and args.num_machines == 1:
         check_alone()
-        train(args)
+        train(args, cfg)
         return 0
     _check_gpus(args, cfg.train.device)
     return launch(
@@ -188,7 +188,7 @@ def _be_one_of_several(args: argparse.Namespace) -> NoReturn:
 def _join(args: argparse.Namespace) -> int:
     cfg = config_from_args(args)
     join_job(device=cfg.train.device, timeout=cfg.train.dist_timeout)
-    train(args)
+    train(args, cfg)
     return 0
 
 

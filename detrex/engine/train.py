@@ -96,12 +96,13 @@ def _rehearse(cfg: DictConfig) -> None:
     cfg.train.report = False
 
 
-def main(args: argparse.Namespace) -> dict[str, Any]:
+def main(args: argparse.Namespace, cfg: DictConfig | None = None) -> dict[str, Any]:
     """Train or evaluate as one process of a job.
 
     Args:
         args: of ``detectron2.engine.default_argument_parser``: ``config_file``, ``opts``, ``resume``, ``eval_only``,
             ``num_gpus``.
+        cfg: of :func:`config_from_args`, where it was called already: a config file is executed once in a process.
 
     Returns:
         The last evaluation's results: task -> metric -> value.
@@ -111,7 +112,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
             finite. MachineError, OSError: memory, a data worker or the disk failed.
         Preempted: (SystemExit) stopped by a signal, and saved.
     """
-    cfg = config_from_args(args)
+    cfg = config_from_args(args) if cfg is None else cfg
     if args.eval_only:
         device, _ = _prepare(cfg, args)
         logger.info("Config (not saved):\n%s", resolved_yaml(cfg))

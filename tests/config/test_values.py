@@ -18,7 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from detrex.cli.train import main
 from detrex.config import ConfigError, apply_overrides, get_config, load_config, validate_config
-from detrex.config.values import DURATION_KEYS
+from detrex.config.values import DURATION_KEYS, KEY_TYPES
 
 CONFIG = "projects/deformable_detr/configs/custom_small.py"
 TRUE, FALSE = ("true", "True", "on", "Yes", "y", "1"), ("false", "FALSE", "off", "no", "n", "0")
@@ -62,6 +62,11 @@ TEXTS = [key for key, value in TRAIN.items() if isinstance(value, str) and key n
 
 def test_every_key_of_train_is_of_a_known_kind():
     assert sorted([*BOOLEANS, *NUMBERS, *LISTS, *NAMES, *TEXTS, *DURATIONS]) == sorted(TRAIN)
+
+
+def test_every_key_of_the_data_has_a_type():
+    data = get_config("common/data/custom.py").dataloader.data
+    assert {f"dataloader.data.{key}" for key in data} <= KEY_TYPES.keys()
 
 
 # ----------------------------------------------------------------------------------------------- all keys of train

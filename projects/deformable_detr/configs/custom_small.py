@@ -11,14 +11,11 @@ from detectron2.config import LazyCall as L
 
 from detrex.config import get_config
 
-from .demo_shapes import lr_multiplier, model, optimizer, train
+from .base.small_two_stage import lr_multiplier, model, optimizer, train
 
 dataloader = get_config("common/data/custom.py").dataloader
 
-model.num_classes = 80  # the data decide
 model.transformer.decoder.num_layers = 3
-model.transformer.queries.groups.one2one = 300
-model.num_select = 300
 
 dataloader.train.mapper.augmentation = [
     L(T.RandomFlip)(),

@@ -10,7 +10,6 @@ from .deformable_detr_r50_50ep import dataloader, lr_multiplier, model, train
 optimizer = get_config("common/optim.py").official
 dataloader.train.total_batch_size = 32
 model.backbone.freeze_at = 2
-model.criterion.weights.class_ = 2.0
 model.num_select = 100
 
 train.output_dir = "./output/deformable_detr_r50_50ep_official"

@@ -6,13 +6,7 @@
 Published by detrex: 46.99 box AP on COCO val2017.
 """
 
-from detectron2.config import LazyCall as L
-
-from detrex.modeling import IterativeRefinement
-
-from .deformable_detr_r50_50ep import dataloader, lr_multiplier, model, optimizer, train
-
-model.transformer.decoder.refinement = L(IterativeRefinement)()
-model.criterion.weights.class_ = 1.0
+from .base.deformable_detr_r50 import dataloader, lr_multiplier, optimizer, train
+from .base.deformable_detr_r50 import with_box_refinement as model
 
 train.output_dir = "./output/deformable_detr_r50_with_box_refinement_50ep"

@@ -6,13 +6,10 @@
 The authors published the script, but no result in their README.
 """
 
-from detrex.modeling import SetCriterion
+from detrex.config import get_config
 
-from .h_deformable_detr_r50_two_stage_24ep import dataloader, lr_multiplier, model, optimizer, train
+from .deformable_detr_baseline_r50_two_stage_50ep_tricks import dataloader, model, optimizer, train
 
-model.transformer.queries.groups.one2many = 0
-model.criterion._target_ = SetCriterion
-del model.criterion.num_repeats, model.criterion.one2many_weight
-model.backbone.freeze_at = 2  # the authors trained these alone: their freezing and test protocol
-model.num_select = 100
+lr_multiplier = get_config("common/coco_schedule.py").lr_multiplier_24ep
+train.max_iter = "24ep"
 train.output_dir = "./output/deformable_detr_baseline_r50_two_stage_24ep_tricks"

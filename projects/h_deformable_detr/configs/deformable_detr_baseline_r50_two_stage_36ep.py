@@ -6,11 +6,10 @@
 Published: 46.8 box AP with the 100 best detections.
 """
 
-from detrex.modeling import IterativeRefinement
+from detrex.config import get_config
 
-from .deformable_detr_baseline_r50_two_stage_36ep_tricks import dataloader, lr_multiplier, model, optimizer, train
+from .deformable_detr_baseline_r50_two_stage_50ep import dataloader, model, optimizer, train
 
-model.transformer.encoder.dropout = 0.1
-model.transformer.queries.content = "proposal"
-model.transformer.decoder.refinement._target_ = IterativeRefinement
+lr_multiplier = get_config("common/coco_schedule.py").lr_multiplier_36ep
+train.max_iter = "36ep"
 train.output_dir = "./output/deformable_detr_baseline_r50_two_stage_36ep"

@@ -6,11 +6,12 @@
 The authors published the script, but no result in their README.
 """
 
-from detrex.modeling import IterativeRefinement
+from detrex.config import get_config
 
-from .deformable_detr_baseline_r50_two_stage_50ep_tricks import dataloader, lr_multiplier, model, optimizer, train
+from .base.h_deformable_detr_r50 import baseline as model
+from .base.h_deformable_detr_r50 import dataloader, optimizer, train
 
-model.transformer.encoder.dropout = 0.1
-model.transformer.queries.content = "proposal"
-model.transformer.decoder.refinement._target_ = IterativeRefinement
+model.backbone.freeze_at = 2  # the authors trained these alone: their freezing and test protocol
+model.num_select = 100
+lr_multiplier = get_config("common/coco_schedule.py").lr_multiplier_50ep
 train.output_dir = "./output/deformable_detr_baseline_r50_two_stage_50ep"

@@ -6,13 +6,12 @@
 The authors published the script, but no result in their README.
 """
 
-from detrex.modeling import SetCriterion
+from detrex.config import get_config
 
-from .h_deformable_detr_r50_50ep import dataloader, lr_multiplier, model, optimizer, train
+from .base.h_deformable_detr_r50 import dataloader, optimizer, train
+from .base.h_deformable_detr_r50 import tricks as model
 
-model.transformer.queries.groups.one2many = 0
-model.criterion._target_ = SetCriterion
-del model.criterion.num_repeats, model.criterion.one2many_weight
 model.backbone.freeze_at = 2  # the authors trained these alone: their freezing and test protocol
 model.num_select = 100
+lr_multiplier = get_config("common/coco_schedule.py").lr_multiplier_50ep
 train.output_dir = "./output/deformable_detr_baseline_r50_two_stage_50ep_tricks"

@@ -6,17 +6,11 @@
 Published: 53.7 box AP with the 100 best detections.
 """
 
-from detrex.modeling import IterativeRefinement
+from detrex.config import get_config
 
-from .deformable_detr_baseline_swin_large_two_stage_36ep_tricks import (
-    dataloader,
-    lr_multiplier,
-    model,
-    optimizer,
-    train,
-)
+from .deformable_detr_baseline_swin_large_two_stage_12ep import dataloader, model, optimizer, train
 
-model.transformer.encoder.dropout = 0.1
-model.transformer.queries.content = "proposal"
-model.transformer.decoder.refinement._target_ = IterativeRefinement
+lr_multiplier = get_config("common/coco_schedule.py").lr_multiplier_36ep
+train.max_iter = "36ep"
+model.backbone.drop_path_rate = 0.5
 train.output_dir = "./output/deformable_detr_baseline_swin_large_two_stage_36ep"

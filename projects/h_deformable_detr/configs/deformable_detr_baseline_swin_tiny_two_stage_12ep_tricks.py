@@ -6,12 +6,16 @@
 Published: 49.3 box AP with the 100 best detections.
 """
 
-from detrex.modeling import SetCriterion
+from detrex.config import get_config
 
-from .h_deformable_detr_swin_tiny_two_stage_12ep import dataloader, lr_multiplier, model, optimizer, train
+from .base.h_deformable_detr_r50 import dataloader, optimizer, train
+from .base.h_deformable_detr_r50 import tricks as model
 
-model.transformer.queries.groups.one2many = 0
-model.criterion._target_ = SetCriterion
-del model.criterion.num_repeats, model.criterion.one2many_weight
+_backbone = get_config("common/models/backbones.py").swin_tiny
+model.backbone = _backbone.backbone
+model.neck.input_shapes, model.neck.in_features = _backbone.shapes, list(_backbone.shapes)
+train.init_checkpoint = _backbone.checkpoint
 model.num_select = 100
+lr_multiplier = get_config("common/coco_schedule.py").lr_multiplier_12ep
+train.max_iter = "12ep"
 train.output_dir = "./output/deformable_detr_baseline_swin_tiny_two_stage_12ep_tricks"

@@ -6,12 +6,10 @@
 Published: 51.8 box AP with the 100 best detections.
 """
 
-from detrex.modeling import SetCriterion
+from detrex.config import get_config
 
-from .h_deformable_detr_swin_tiny_two_stage_36ep import dataloader, lr_multiplier, model, optimizer, train
+from .deformable_detr_baseline_swin_tiny_two_stage_12ep_tricks import dataloader, model, optimizer, train
 
-model.transformer.queries.groups.one2many = 0
-model.criterion._target_ = SetCriterion
-del model.criterion.num_repeats, model.criterion.one2many_weight
-model.num_select = 100
+lr_multiplier = get_config("common/coco_schedule.py").lr_multiplier_36ep
+train.max_iter = "36ep"
 train.output_dir = "./output/deformable_detr_baseline_swin_tiny_two_stage_36ep_tricks"

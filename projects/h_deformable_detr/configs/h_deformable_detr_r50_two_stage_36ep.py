@@ -8,7 +8,8 @@ Published: 50.0 box AP with the 100 best detections, 50.3 with 300 (authors' wei
 
 from detrex.config import get_config
 
-from .h_deformable_detr_r50_50ep import dataloader, model, optimizer, train
+from .base.h_deformable_detr_r50 import dataloader, optimizer, train
+from .base.h_deformable_detr_r50 import hybrid as model
 
 lr_multiplier = get_config("common/coco_schedule.py").lr_multiplier_36ep
 train.max_iter = "36ep"

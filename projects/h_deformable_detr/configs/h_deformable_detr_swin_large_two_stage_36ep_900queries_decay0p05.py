@@ -6,7 +6,8 @@
 Published: 57.8 box AP with the 100 best detections, 57.9 with 300.
 """
 
-from .h_deformable_detr_swin_large_two_stage_36ep_900queries import dataloader, lr_multiplier, model, optimizer, train
+from .h_deformable_detr_swin_large_two_stage_36ep import dataloader, lr_multiplier, model, optimizer, train
 
+model.transformer.queries.groups.one2one = 900
 optimizer.weight_decay = 0.05
 train.output_dir = "./output/h_deformable_detr_swin_large_two_stage_36ep_900queries_decay0p05"

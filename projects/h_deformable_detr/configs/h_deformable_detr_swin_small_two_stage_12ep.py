@@ -8,10 +8,13 @@ The authors published the script, but no result.
 
 from detrex.config import get_config
 
-from .h_deformable_detr_r50_two_stage_12ep import dataloader, lr_multiplier, model, optimizer, train
+from .base.h_deformable_detr_r50 import dataloader, optimizer, train
+from .base.h_deformable_detr_r50 import hybrid as model
 
 _backbone = get_config("common/models/backbones.py").swin_small
 model.backbone = _backbone.backbone
 model.neck.input_shapes, model.neck.in_features = _backbone.shapes, list(_backbone.shapes)
 train.init_checkpoint = _backbone.checkpoint
+lr_multiplier = get_config("common/coco_schedule.py").lr_multiplier_12ep
+train.max_iter = "12ep"
 train.output_dir = "./output/h_deformable_detr_swin_small_two_stage_12ep"

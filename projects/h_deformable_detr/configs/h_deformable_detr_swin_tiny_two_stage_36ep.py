@@ -8,8 +8,13 @@ Published: 53.2 box AP with the 100 best detections, 53.5 with 300 (authors' wei
 
 from detrex.config import get_config
 
-from .h_deformable_detr_swin_tiny_two_stage_12ep import dataloader, model, optimizer, train
+from .base.h_deformable_detr_r50 import dataloader, optimizer, train
+from .base.h_deformable_detr_r50 import hybrid as model
 
+_backbone = get_config("common/models/backbones.py").swin_tiny
+model.backbone = _backbone.backbone
+model.neck.input_shapes, model.neck.in_features = _backbone.shapes, list(_backbone.shapes)
+train.init_checkpoint = _backbone.checkpoint
 lr_multiplier = get_config("common/coco_schedule.py").lr_multiplier_36ep
 train.max_iter = "36ep"
 train.output_dir = "./output/h_deformable_detr_swin_tiny_two_stage_36ep"

@@ -1,4 +1,9 @@
-"""Deformable DETR with ResNet-50: one-stage, without box refinement. The variants are short edits of this model."""
+"""Deformable DETR with ResNet-50 in detrex's recipe: what the published configs share.
+
+``model`` is one-stage without box refinement, ``with_box_refinement`` a few edits of it, and ``two_stage`` of that one.
+"""
+
+import copy
 
 from detectron2.config import LazyCall as L
 
@@ -9,23 +14,33 @@ from detrex.modeling import (
     DeformableEncoder,
     DeformableTransformer,
     HungarianMatcher,
+    IterativeRefinement,
     LearnedQueries,
     LossWeights,
     NoRefinement,
     QueryGroups,
     SetCriterion,
+    TwoStageQueries,
 )
 from detrex.modeling.neck import ChannelMapper
 from projects.deformable_detr.modeling import DeformableDETR
 
-resnet50 = get_config("common/models/backbones.py").resnet50
+_resnet50 = get_config("common/models/backbones.py").resnet50
+
+dataloader = get_config("common/data/coco_detr.py").dataloader
+optimizer = get_config("common/optim.py").detrex_zoo
+lr_multiplier = get_config("common/coco_schedule.py").lr_multiplier_50ep
+train = get_config("common/train.py").train
+
+train.init_checkpoint = _resnet50.checkpoint
+train.max_iter = "50ep"
 
 model = L(DeformableDETR)(
     num_classes=80,
-    backbone=resnet50.backbone,
+    backbone=_resnet50.backbone,
     neck=L(ChannelMapper)(
-        input_shapes=resnet50.shapes,
-        in_features=list(resnet50.shapes),
+        input_shapes=_resnet50.shapes,
+        in_features=list(_resnet50.shapes),
         out_channels="${..transformer.embed_dim}",
         num_outs="${..transformer.num_feature_levels}",
         kernel_size=1,
@@ -74,3 +89,15 @@ model = L(DeformableDETR)(
     pixel_std=[58.395, 57.120, 57.375],
     num_select=300,
 )
+
+with_box_refinement = copy.deepcopy(model)
+with_box_refinement.transformer.decoder.refinement = L(IterativeRefinement)()
+
+two_stage = copy.deepcopy(with_box_refinement)
+two_stage.transformer.queries = L(TwoStageQueries)(
+    groups=two_stage.transformer.queries.groups,
+    num_classes="${...num_classes}",
+    content="proposal",
+    embed_dim="${..embed_dim}",
+)
+two_stage.transformer.decoder.point_reference = False
