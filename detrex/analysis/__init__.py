@@ -1,1 +1,1 @@
-"""Parameters, FLOPs and speed of a detector."""
+"""Analysis of a detector: parameters, FLOPs, speed, false and missed detections."""
