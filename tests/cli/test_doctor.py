@@ -54,6 +54,14 @@ def test_the_operator_that_was_forced(monkeypatch, value, level):
         assert detrex_ops.build_report().splitlines()[0] in chosen.advice
 
 
+def test_cuda_kernels_that_were_not_compiled_are_told_with_the_remedy(monkeypatch):
+    report = "cpu: built\ncuda: not built: this machine has no NVIDIA GPU; install again with DETREX_OPS_BUILD=cuda"
+    monkeypatch.setattr(detrex_ops, "build_report", lambda: report)
+    line = found("operator")[-1]
+    assert line.text == report.splitlines()[1]
+    assert line.level == ("note" if torch.cuda.is_available() else "ok")
+
+
 def test_a_kernel_that_fails_its_self_test_is_a_problem(monkeypatch, capsys):
     def fail(device):
         raise RuntimeError("the kernel differs")
