@@ -26,6 +26,7 @@ MAX_STEPS = 4_000_000  # instructions of a pickle, and values of what it makes: 
 MAX_DEPTH = 100
 MAX_NAME = 500  # characters of a class or function
 MAX_KEY = 4096  # characters of a key
+VALUE = 64  # bytes that a value in a container may take
 SLACK = 64 << 20  # bytes that a tiny file may unpack to
 
 
@@ -71,7 +72,7 @@ class Stored:
         if data is None:
             return torch.empty_strided(self.size, self.stride, dtype=self.dtype, device="meta")
         if self.end > len(data):
-            raise CheckpointError(f"a tensor of {list(self.size)} ends outside of its storage of {len(data)} bytes")
+            raise CheckpointError(f"has a tensor of {list(self.size)} that ends outside of its {len(data)} bytes")
         return torch.empty(0, dtype=self.dtype).set_(data.untyped_storage(), self.offset, self.size, self.stride)
 
 
@@ -92,7 +93,7 @@ class _Type:
 
 @dataclass(frozen=True)
 class _Callable:
-    """What a pickle may call: ``make(spend, *args)``, where ``spend(n)`` accounts for n bytes or values."""
+    """What a pickle may call: ``make(spend, *args)``, where ``spend(n)`` accounts for n bytes."""
 
     make: Callable[..., Any]
 
@@ -109,13 +110,13 @@ def _encode(spend: Callable, text: str, codec: str) -> bytes:
 def _mapping(spend: Callable, items: Any = (), *_: Any) -> dict:
     """A dict of any class: of a dict, of a list of pairs, or to be filled later."""
     if isinstance(items, (dict, list, tuple)):
-        spend(len(items))
+        spend(VALUE * len(items))
         return {_key(key): value for key, value in (items.items() if isinstance(items, dict) else items)}
     return {}  # the factory of a defaultdict
 
 
 def _set(spend: Callable, items: Any = ()) -> set:
-    spend(len(items))
+    spend(VALUE * len(items))
     return {_key(item) for item in items}
 
 
@@ -202,6 +203,7 @@ _NAMES: dict[str, Any] = {
     "torch._utils._rebuild_parameter_with_state": _Callable(_same_tensor),
     "torch._tensor._rebuild_from_type_v2": _Callable(_tensor_of_type),
     "numpy.dtype": _Callable(lambda spend, code, *flags: _Type(code)),
+    "torch.serialization._get_layout": _refuse_tensor("sparse"),
     **{f"torch._utils._rebuild_{name}": _refuse_tensor(kind) for name, kind in _OTHER_TENSORS.items()},
     **{f"{core}.multiarray._reconstruct": _Callable(lambda spend, *args: _Array()) for core in _CORES},
     **{f"{core}.multiarray.scalar": _Callable(_scalar) for core in _CORES},
@@ -265,7 +267,7 @@ class _Unpickler(pickle._Unpickler):
 
     Args:
         file: with ``read`` and ``readline``.
-        budget: bytes and values that calls may make.
+        budget: bytes that calls may make.
         storages: filled with the types of those that the pickle names.
     """
 
@@ -275,7 +277,7 @@ class _Unpickler(pickle._Unpickler):
         self.budget, self.storages = budget, storages
 
     def spend(self, amount: int) -> None:
-        """Account for bytes or values that a call makes of others, which a file may do again and again."""
+        """Account for bytes that a call makes of others, which a file may do again and again."""
         self.budget -= amount
         if self.budget < 0:
             raise CheckpointError("has a pickle that makes far more than its own size")
@@ -284,6 +286,8 @@ class _Unpickler(pickle._Unpickler):
         if len(module) + len(name) > MAX_NAME:
             raise pickle.UnpicklingError(f"refused to import {module[:50]!a}..., a name of {len(module + name)}")
         full = f"{module.replace('__builtin__', 'builtins')}.{name}"
+        if re.fullmatch(r"torch\.Q\w+Storage", full):
+            _refuse_tensor("quantized").make()
         if full not in _NAMES:
             raise pickle.UnpicklingError(f"refused to import {ascii(full)[1:-1]}")
         return _NAMES[full]
@@ -326,7 +330,7 @@ class _Unpickler(pickle._Unpickler):
             state = state[0] if isinstance(state, tuple) and state else state  # and the values of slots
             if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
                 raise pickle.UnpicklingError("an object of another state")
-            self.spend(len(state))
+            self.spend(VALUE * len(state))
             vars(made).update(state)
         elif not isinstance(made, dict):  # attributes of a dict, such as those of state_dict(), are not needed
             raise pickle.UnpicklingError(f"refused a state for a {type(made).__name__}")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 import detrex.compat  # noqa: F401 - lets configs of the original detrex load
@@ -215,7 +216,10 @@ def _config_within(metadata: Mapping[str, Any], path: str | os.PathLike[str], al
         cfg = from_plain(plain, allow=allow)
     except ConfigError as e:
         raise ConfigError(f"checkpoint {path}: the config in it: {e}") from e
-    absent = [key for key in SECTIONS if OmegaConf.select(cfg, key) is None]
+    try:
+        absent = [key for key in SECTIONS if OmegaConf.select(cfg, key) is None]
+    except OmegaConfBaseException as e:  # a list or a number where a section belongs
+        raise CheckpointError(f"checkpoint {path}: the config in it has no such sections: {str(e)[:200]}") from e
     if absent:
         raise CheckpointError(f"checkpoint {path}: the config in it has no {', '.join(absent)}")
     return cfg

@@ -293,3 +293,14 @@ def test_a_run_does_not_resume_from_the_checkpoints_of_another(net, tmp_path, ca
     Checkpointer(net, str(tmp_path)).save("model_0000001")  # of a version that wrote no id
     assert run_id_of(tmp_path / "model_0000001.pth") == ""
     assert Checkpointer(net, str(tmp_path), run_id="new").newest_valid() == str(tmp_path / "model_0000001.pth")
+
+
+@pytest.mark.parametrize("note", [b"\xff\xfe", b"model_0000007.pth\0", b"absent.pth", b"../model_0000001.pth", b""])
+def test_a_damaged_note_of_the_last_checkpoint_does_not_end_the_run(note, net, tmp_path, caplog):
+    checkpointer = Checkpointer(net, str(tmp_path))
+    checkpointer.save("model_0000001")
+    checkpointer.save("model_0000002")
+    (tmp_path / "last_checkpoint").write_bytes(note)
+    assert Checkpointer(net, str(tmp_path)).newest_valid() == str(tmp_path / "model_0000002.pth")
+    assert "last_checkpoint" in caplog.text
+    Checkpointer(other(), str(tmp_path)).resume_or_load("", resume=True)

@@ -241,6 +241,120 @@ def pickle_input(rng: random.Random) -> bytes:
     return mutate_bytes(data, rng) if rng.random() < 0.7 else data
 
 
+# Pickle programs: expressions of which each leaves one value on the stack, by the instructions of protocol 2 to 5.
+NAMES = (
+    *("numpy.core.multiarray _reconstruct", "numpy._core.multiarray scalar", "numpy ndarray", "numpy dtype"),
+    *("numpy._core.numeric _frombuffer", "_codecs encode", "collections OrderedDict", "collections defaultdict"),
+    *("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor_v3", "torch._utils _rebuild_parameter"),
+    *("torch._utils _rebuild_sparse_tensor", "torch FloatStorage", "torch UntypedStorage", "torch float32"),
+    *("argparse Namespace", "mmengine.logging.history_buffer HistoryBuffer", "builtins getattr", "builtins set"),
+    *("torch._tensor _rebuild_from_type_v2", "pathlib PosixPath", "torch device", "torch Size"),
+)
+TEXTS = ("f4", "O8", "U3", "V8", "<", "|", "f99999999", "latin1", "utf-7", "hex", "storage", "0", "\ud800", "a" * 5000)
+INTEGERS = (0, 1, 4, -1, 2**31 - 1, 2**61 - 1, 2**62, 2**63, -(2**63), 10**40)
+
+
+def text_of(value: str) -> bytes:
+    data = value.encode(errors="surrogatepass")
+    return b"X" + len(data).to_bytes(4, "little") + data
+
+
+def name_of(value: str) -> bytes:
+    return b"c" + value.replace(" ", "\n").encode() + b"\n"
+
+
+def integer(value: int) -> bytes:
+    return b"\x8a\x14" + value.to_bytes(20, "little", signed=True)
+
+
+def dtype_of(code: bytes) -> bytes:
+    state = b"(" + integer(3) + text_of("<") + b"NNNNNNt"
+    return name_of("numpy dtype") + code + b"\x85R" + state + b"b"
+
+
+def array_of(expression: Callable[[], bytes], rng: random.Random) -> bytes:
+    """An array or tensor whose parts are sound but for one or two."""
+
+    def part(sound: bytes) -> bytes:
+        return expression() if rng.random() < 0.15 else sound
+
+    data = b"C\x08" + bytes(8)
+    dtype = part(dtype_of(part(text_of("f4"))))
+    size, nothing = part(b"(" + part(integer(2)) + b"t"), b"C\x01b"
+    match rng.randrange(4):
+        case 0:
+            start = b"(" + name_of("numpy ndarray") + part(b"(K\x00t") + nothing + b"t"
+            state = b"(K\x01" + size + dtype + part(b"\x89") + part(data) + b"t"
+            return name_of("numpy.core.multiarray _reconstruct") + start + b"R" + state + b"b"
+        case 1:
+            return name_of("numpy._core.numeric _frombuffer") + b"(" + part(data) + dtype + size + text_of("C") + b"tR"
+        case 2:
+            return name_of("numpy.core.multiarray scalar") + dtype_of(text_of("f8")) + part(data) + b"\x86R"
+    key = (
+        b"("
+        + text_of("storage")
+        + part(name_of("torch FloatStorage"))
+        + part(text_of("0"))
+        + text_of("cpu")
+        + b"K\x04t"
+    )
+    parts = part(key + b"Q") + part(b"K\x00") + size + part(b"(" + part(b"K\x01") + b"t") + b"\x89}"
+    return name_of("torch._utils _rebuild_tensor_v2") + b"(" + parts + b"tR"
+
+
+def expression(rng: random.Random, depth: int = 0) -> bytes:
+    """One value: plain, a container, a call, an object with a state, or what the memo has."""
+    again = functools.partial(expression, rng, depth + 1)
+    several = b"".join(again() for _ in range(rng.randrange(4))) if depth < 4 else b""
+    match rng.randrange(6 if depth > 4 else 16):
+        case 0:
+            return rng.choice((b"N", b")", b"]", b"}", b"\x88", b"\x8f", b"G?\xf0" + bytes(6)))
+        case 1 | 2:
+            return integer(rng.choice(INTEGERS))
+        case 3:
+            return text_of(rng.choice(TEXTS))
+        case 4:
+            return name_of(rng.choice(NAMES))
+        case 5:
+            return b"h" + bytes([rng.randrange(4)])
+        case 6:
+            return b"(" + several + b"t"
+        case 7:
+            return b"](" + several + b"e"
+        case 8:
+            return b"}(" + several + b"u"
+        case 9:
+            return rng.choice((b"\x8f(" + several + b"\x90", b"(" + several + b"\x91", b"(" + several + b"l"))
+        case 10 | 11:
+            return name_of(rng.choice(NAMES)) + b"(" + several + b"t" + rng.choice((b"R", b"\x81"))
+        case 12:
+            return again() + again() + b"b"
+        case 13:
+            return again() + b"q" + bytes([rng.randrange(4)])
+        case 14:
+            return again() + again() + b"Q0" if rng.random() < 0.5 else again() + b"20"
+    return array_of(again, rng)
+
+
+def pickle_program(rng: random.Random) -> bytes:
+    memo = b"".join(expression(rng, 4) + b"q" + bytes([i]) + b"0" for i in range(4) if rng.random() < 0.5)
+    weights = array_of(functools.partial(expression, rng), rng)
+    extra = expression(rng) if rng.random() < 0.5 else b"N"
+    items = text_of("model") + b"}" + text_of("a") + weights + b"s" + text_of("metadata") + extra
+    return b"\x80\x02" + memo + b"}(" + items + b"u."
+
+
+def torch_program(rng: random.Random) -> bytes:
+    """Such a program in an archive of torch with one storage."""
+    plain, changed = io.BytesIO(), io.BytesIO()
+    torch.save({"model": {"a": torch.zeros(4)}}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(changed, "w") as target:
+        for entry in source.infolist():
+            is_program = entry.filename.endswith("data.pkl")
+            target.writestr(entry.filename, pickle_program(rng) if is_program else source.read(entry))
+    return changed.getvalue()
+
+
 def safetensors_input(rng: random.Random) -> bytes:
     data = sound("safetensors")
     length = int.from_bytes(data[:8], "little")
@@ -288,6 +402,8 @@ TARGETS = {
     "voc_list": Target(prepare_voc, "ImageSets/Main/train.txt", functools.partial(text_input, "1\n2\n"), read_data),
     "torch": checkpoint("weights.pth", torch_input),
     "pickle": checkpoint("weights.pkl", pickle_input),
+    "pickle_program": checkpoint("weights.pkl", pickle_program),
+    "torch_program": checkpoint("weights.pth", torch_program),
     "safetensors": checkpoint("weights.safetensors", safetensors_input),
     "index": checkpoint("model.safetensors.index.json", index_input),
 }

@@ -95,9 +95,10 @@ def _clean(state: Mapping[Any, Any]) -> tuple[dict[str, Any], list[str]]:
     cleaned, dropped = {}, []
     wrapped = any(str(name).startswith(("module.", *EMA_PREFIXES)) for name in state)
     for name, value in state.items():
-        new = str(name).removeprefix("module.")
+        new = str(name)
         for part in WITHIN:
             new = new.replace(f".{part}", ".").removeprefix(part)
+        new = new.removeprefix("module.")
         if new.rpartition(".")[2] in COUNTERS and wrapped and getattr(value, "ndim", 0) == 0:
             dropped.append(str(name))
         elif new in cleaned:
