@@ -74,8 +74,12 @@ def _data(cfg: DictConfig, new: DictConfig) -> None:
 
 def _train(cfg: DictConfig, new: DictConfig, notes: list[str]) -> None:
     train = new.train
-    if train.model_ema.enabled:
-        raise ConfigError("train.model_ema.enabled=True: there is no averaged model here; set it to False")
+    ema = train.model_ema
+    if ema.enabled:
+        train.ema.enabled, train.ema.decay = True, ema.decay
+        if ema.use_ema_weights_for_eval_only:
+            notes.append("train.model_ema.use_ema_weights_for_eval_only: model_*.pth always hold the trained weights, "
+                         "averaged ones are in model_*_ema.pth")  # fmt: skip
     if train.wandb.enabled:
         notes.append("train.wandb: metrics go to metrics.json and TensorBoard alone")
     del train.model_ema, train.wandb

@@ -138,6 +138,13 @@ def test_a_key_that_the_original_does_not_know_is_an_error(override, message):
     assert message in str(error.value)
 
 
+def test_an_averaged_model_stays_one():
+    train = rewritten("two_stage", "train.model_ema.enabled=True", "train.model_ema.decay=0.99").train
+    assert (train.ema.enabled, train.ema.decay) == (True, 0.99)
+    assert "model_ema" not in train
+    assert rewritten("two_stage").train.ema.enabled is False
+
+
 UNMAPPABLE = [
     ("model.with_box_refine=False", "model.as_two_stage=True needs model.with_box_refine=True"),
     ("model.transformer.as_two_stage=False", "model.transformer.as_two_stage=False has no counterpart"),
@@ -155,7 +162,6 @@ UNMAPPABLE = [
     ("model.criterion.num_classes=20", "model.num_classes is the only one; set it alone"),
     ("model.criterion.weight_dict.loss_class=2.0", "model.criterion.weight_dict.loss_class_0=1.0 differs from"),
     ("+model.criterion.weight_dict.loss_mask=2.0", "model.criterion.weight_dict.loss_mask: there is no such loss"),
-    ("train.model_ema.enabled=True", "train.model_ema.enabled=True: there is no averaged model here"),
     ("dataloader.train.mapper.mask_on=True", "dataloader.train.mapper.mask_on=True has no counterpart"),
     ("dataloader.evaluator.tasks=[segm]", "dataloader.evaluator.tasks=['segm'] has no counterpart"),
 ]
@@ -200,6 +206,10 @@ def test_a_hybrid_model_by_overrides():
     ("override", "note"),
     [
         ("train.wandb.enabled=True", "train.wandb: metrics go to metrics.json and TensorBoard alone"),
+        (
+            "train.model_ema={enabled: true, use_ema_weights_for_eval_only: true}",
+            "train.model_ema.use_ema_weights_for_eval_only: model_*.pth always hold the trained weights",
+        ),
         ("train.fast_dev_run.enabled=True", "train.fast_dev_run: 8 iterations and an evaluation of 4 batches"),
         ("model.device=cuda:1", "model.device=cuda:1 is not used: train.device decides"),
         ("model.transformer.decoder.num_layers=7", "model.criterion.weight_dict lacks loss_class_5, loss_bbox_5"),
