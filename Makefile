@@ -44,6 +44,11 @@ else
   endef
 endif
 
+# Further sets in one stage: `pip download` would fetch again what is installed, torch among it.
+define add
+	@$(STAGE) "Downloading and installing $(1)" $(PIP) install --no-compile --constraint constraints.txt -r $(2)
+endef
+
 # A busy machine loses several-fold when idle OpenMP threads spin.
 export OMP_WAIT_POLICY := PASSIVE
 
@@ -98,6 +103,8 @@ $(VENV)/.demo: $(VENV)/.demo-packages $(SOURCES)
 	@sed 's/^/   /' detrex_ops/_build_report.txt
 	@touch $@
 
+$(VENV)/.test-packages $(VENV)/.docs-packages $(VENV)/.wheels-packages: $(VENV)/.demo-packages
+
 $(VENV)/.test: $(VENV)/.demo $(VENV)/.test-packages
 	@touch $@
 
@@ -110,9 +117,14 @@ $(VENV)/.wheels: $(VENV)/.demo $(VENV)/.wheels-packages
 $(VENV)/.lint: $(VENV)/.lint-packages
 	@touch $@
 
+$(VENV)/.demo-packages: $(LISTS) | $(PY)
+	@$(PY) .ci/requirements demo > $(VENV)/demo.txt
+	$(call get,packages for demo,$(VENV)/demo.txt)
+	@touch $@
+
 $(VENV)/.%-packages: $(LISTS) | $(PY)
 	@$(PY) .ci/requirements $* > $(VENV)/$*.txt
-	$(call get,packages for $*,$(VENV)/$*.txt)
+	$(call add,packages for $*,$(VENV)/$*.txt)
 	@touch $@
 
 clean:
