@@ -33,7 +33,6 @@ __all__ = [
     "count_macs",
     "mean_macs",
     "measure_speed",
-    "measure_training_step",
     "parts_of",
 ]
 
@@ -122,73 +121,43 @@ def mean_macs(model: nn.Module, sizes: Mapping[tuple[int, int], int]) -> dict[st
     return {part: macs / sum(sizes.values()) for part, macs in total.items()}
 
 
-@torch.inference_mode()
 def measure_speed(
-    model: nn.Module, sizes: Sequence[tuple[int, int]], *, batch_size: int = 1, repeats: int = 10, warmup: int = 3
-) -> float:
-    """Seconds per image from images to detections, the median of several batches; loading them is left out.
-
-    Args:
-        model: a detector in evaluation mode, on the device to measure.
-        sizes: (height, width) in pixels of the images, used in turn.
-        batch_size: images of one batch, all of the same size.
-        repeats, warmup: batches that are measured, and batches before them that are not.
-    """
-    batches = [_random_images(*sizes[i % len(sizes)], batch_size) for i in range(min(len(sizes), warmup + repeats))]
-    return _median_seconds(model, batches, model.device, repeats, warmup)
-
-
-def measure_training_step(
-    step: Callable[[list[dict[str, Any]]], object],
+    function: Callable[[list[dict[str, Any]]], object],
     sizes: Sequence[tuple[int, int]],
     *,
     device: torch.device,
-    num_classes: int,
-    num_objects: int = 8,
+    num_classes: int = 1,
     batch_size: int = 1,
     repeats: int = 10,
     warmup: int = 3,
 ) -> float:
-    """Seconds per image of a training step on random images and boxes, the median of several batches.
+    """Seconds per image of inference or of a training step, the median of several batches; loading them is left out.
 
     Args:
-        step: takes a batch, computes the losses and their gradients, and updates the weights.
-        sizes: (height, width) in pixels of the images, used in turn.
-        device: that ``step`` computes on.
-        num_classes: of the objects. num_objects: on each image.
+        function: takes a batch: a detector in evaluation mode, or a function that trains on it.
+        sizes: (height, width) in pixels of the images, used in turn; they and their eight objects are random.
+        device: that ``function`` computes on.
+        num_classes: of the objects.
         batch_size: images of one batch, all of the same size.
         repeats, warmup: batches that are measured, and batches before them that are not.
     """
-    batches = [_random_images(*sizes[i % len(sizes)], batch_size) for i in range(min(len(sizes), warmup + repeats))]
-    for x in (image for batch in batches for image in batch):
-        corners = torch.rand(num_objects, 2, 2).sort(dim=1).values * torch.tensor([x["width"], x["height"]])
-        x["instances"] = Instances((x["height"], x["width"]), gt_boxes=Boxes(corners.flatten(1)))
-        x["instances"].gt_classes = torch.randint(0, num_classes, (num_objects,))
-    return _median_seconds(step, batches, device, repeats, warmup)
-
-
-def _random_images(height: int, width: int, number: int) -> list[dict[str, Any]]:
-    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
-    return [{"image": image, "height": height, "width": width} for _ in range(number)]
-
-
-def _median_seconds(
-    function: Callable[[list[dict[str, Any]]], object],
-    batches: Sequence[list[dict[str, Any]]],
-    device: torch.device,
-    repeats: int,
-    warmup: int,
-) -> float:
-    """Seconds per image, the median of ``repeats`` batches after ``warmup`` others."""
     seconds = []
     for index in range(warmup + repeats):
-        batch = batches[index % len(batches)]
+        batch = [_random_input(*sizes[index % len(sizes)], num_classes) for _ in range(batch_size)]
         _synchronize(device)
         start = time.perf_counter()
         function(batch)
         _synchronize(device)
-        seconds.append((time.perf_counter() - start) / len(batch))
+        seconds.append((time.perf_counter() - start) / batch_size)
     return statistics.median(seconds[warmup:])
+
+
+def _random_input(height: int, width: int, num_classes: int, num_objects: int = 8) -> dict[str, Any]:
+    corners = torch.rand(num_objects, 2, 2).sort(dim=1).values * torch.tensor([width, height])
+    objects = Instances((height, width), gt_boxes=Boxes(corners.flatten(1)))
+    objects.gt_classes = torch.randint(0, num_classes, (num_objects,))
+    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
+    return {"image": image, "height": height, "width": width, "instances": objects}
 
 
 def _synchronize(device: torch.device) -> None:

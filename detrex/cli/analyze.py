@@ -1,28 +1,24 @@
-"""``detrex analyze``: parameters, FLOPs, structure and speed of a configured detector."""
+"""``detrex analyze``: parameters, FLOPs and structure of a configured detector."""
 
 from __future__ import annotations
 
 import argparse
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import torch
-from detectron2.config import instantiate
 from detectron2.utils.analysis import parameter_count_table
 from omegaconf import DictConfig
 from tabulate import tabulate
 from torch import nn
 
-import detrex_ops
-from detrex.analysis.complexity import PUBLISHED, coco_test_sizes, mean_macs, measure_speed, parts_of
+from detrex.analysis.complexity import PUBLISHED, coco_test_sizes, mean_macs, parts_of
 from detrex.config import ConfigError, load_config, validate_config
 from detrex.config.instantiation import build_on_meta
 from detrex.distributed.errors import with_exit_status
 
 __all__ = ["build_parser", "main", "report"]
 
-TASKS = ("parameter", "flop", "structure", "speed")
+TASKS = ("parameter", "flop", "structure")
 CONVENTION = (
     "FLOPs: one multiply-add is one; convolutions, linear layers and attention products count, and 5 for each value\n"
     "that deformable attention samples; norms, activations, softmax and sums do not. Evaluation mode, one image each."
@@ -47,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="detrex analyze",
-        description="Print parameters, FLOPs, structure and speed of a configured detector.",
+        description="Print parameters, FLOPs and structure of a configured detector; detrex benchmark has its speed.",
         epilog="example: detrex analyze --config-file projects/deformable_detr/configs/deformable_detr_r50_50ep.py "
         "--compare-published",
     )
@@ -61,9 +57,6 @@ def build_parser() -> argparse.ArgumentParser:
         help="of one image as the model gets it, instead of 100 of COCO val2017 resized for testing",
     )  # fmt: skip
     parser.add_argument("--depth", type=int, default=2, help="of the table of parameters (%(default)s)")
-    parser.add_argument("--device", help="to measure the speed on (the GPU if there is one)")
-    parser.add_argument("--batch-size", type=int, default=1, help="images of a batch to measure (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=10, help="batches to measure (%(default)s)")
     parser.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides of the config")
     return parser
 
@@ -90,8 +83,6 @@ def report(cfg: DictConfig, args: argparse.Namespace) -> Iterator[str]:
         macs = mean_macs(model, sizes)
         ours["FLOPs (G)"] = sum(macs.values()) / 1e9
         yield _flop_table(macs, sizes)
-    if "speed" in args.tasks:
-        yield _speed(cfg, list(sizes), args)
     if args.compare_published and ours:
         twice = "" if model.transformer.decoder.refinement.shared_heads else COMPUTED_TWICE
         theirs = {"parameters (M)": published.parameters, "FLOPs (G)": published.gflops}
@@ -114,16 +105,3 @@ def _flop_table(macs: Mapping[str, float], sizes: Mapping[tuple[int, int], int])
     what = f"one image of {'x'.join(map(str, next(iter(sizes))))}" if number == 1 else f"mean of {number} COCO images"
     table = tabulate(rows, headers=["part", f"FLOPs (G), {what}"], tablefmt="pipe", disable_numparse=True)
     return f"{table}\n\n{CONVENTION}"
-
-
-def _speed(cfg: DictConfig, sizes: list[tuple[int, int]], args: argparse.Namespace) -> str:
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model = instantiate(cfg.model).eval().to(device)
-    seconds = measure_speed(model, sizes, batch_size=args.batch_size, repeats=args.repeats)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
-    return (
-        f"speed: {seconds * 1e3:.1f} ms per image, {1 / seconds:.2f} images/s (median of {args.repeats} batches of "
-        f"{args.batch_size})\non {name}{threads}, torch {torch.__version__}, deformable attention by "
-        f"{detrex_ops.backend(device)}"
-    )

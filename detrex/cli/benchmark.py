@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 import detrex_ops
-from detrex.analysis.complexity import coco_test_sizes, measure_speed, measure_training_step
+from detrex.analysis.complexity import coco_test_sizes, measure_speed
 from detrex.distributed.devices import resolve_device
 from detrex.distributed.errors import with_exit_status
 from detrex.engine.gradients import autocast
@@ -80,10 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             torch.cuda.reset_peak_memory_stats(device)
         if task == "inference":
             chosen = parse_optimizations(cfg.train.optimizations.evaluation, OPTIMIZATIONS)
-            seconds = measure_speed(optimize_model(model, chosen), sizes, **settings)
+            function = optimize_model(model, chosen)
         else:
-            step = TrainingStep(cfg, model, device)
-            seconds = measure_training_step(step, sizes, device=device, num_classes=cfg.model.num_classes, **settings)
+            function = TrainingStep(cfg, model, device)
+        seconds = measure_speed(function, sizes, device=device, num_classes=cfg.model.num_classes, **settings)
         peak = f", peak {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB" if device.type == "cuda" else ""
         print(f"{task:9}: {seconds * 1e3:.1f} ms per image, {1 / seconds:.2f} images/s ({batches}){peak}", flush=True)
     return 0
