@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from detrex.checkpoint import read_checkpoint
+from detrex.checkpoint import read_values
 from detrex.config.instantiation import build
 from detrex.config.validation import ConfigError
 from detrex.data.loader import TrainLoader
@@ -299,7 +299,7 @@ def _batch_size_of_the_run(folder: str) -> int | None:
     if path is None:
         return None
     try:
-        return read_checkpoint(path)["trainer"]["processes"][0]["loader"]["total_batch_size"]
+        return read_values(path)["trainer"]["processes"][0]["loader"]["total_batch_size"]
     except (KeyError, IndexError) as e:
         raise ConfigError(f"{path} does not say its batch size: give dataloader.train.total_batch_size a number") from e
 

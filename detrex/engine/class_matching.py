@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from omegaconf import DictConfig, OmegaConf
 
-from detrex.checkpoint import class_names, read_checkpoint, resolve_checkpoint
+from detrex.checkpoint import class_names, read_values, resolve_checkpoint
 from detrex.data import DataInfo
 from detrex.data.class_names import follow_class_order, known_classes, same_classes
 
@@ -39,7 +39,7 @@ def follow_checkpoint_classes(cfg: DictConfig, data: DataInfo, *, resume: bool, 
     path, fine_tuning = cfg.train.init_checkpoint, not eval_only
     if resume and not eval_only and (newest := checkpoint_to_resume(cfg.train.output_dir)):
         path, fine_tuning = newest, False
-    trained = class_names(read_checkpoint(resolve_checkpoint(path))) if path else ()
+    trained = class_names(read_values(resolve_checkpoint(path))) if path else ()
     own = known_classes(train_names[0]) if train_names else ()
     if not fine_tuning or (trained and same_classes(trained, own)):
         follow_class_order([*train_names, *test_names], trained, source=str(path))
