@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 MAX_POINTS = 400  # of a line; a picture has few more pixels
+LOG_RANGE = (1e-99, 1e99)  # of what a logarithmic axis shows; Matplotlib's ticks overflow beyond
 MAX_MARKS = 40  # points; a line with more shows none of them
 # Colours of the SVG, which a page defines: in an SVG, Matplotlib writes the stand-in of each as it is given.
 PALETTE = 8
@@ -42,7 +43,7 @@ class Chart:
 
     Attributes:
         title: above it.
-        curves: label -> (x, y); values that are not finite, or with ``log`` not positive, are left out.
+        curves: label -> (x, y). Values that are not finite are left out; with ``log``, also those beyond ``LOG_RANGE``.
         x_label: of the horizontal axis.
         log: whether the vertical axis is logarithmic.
         x_range, y_range: of the axes; None is that of the values, upwards with 0 unless ``log``.
@@ -67,7 +68,8 @@ class Chart:
         return f"{self.title}: {'; '.join(ends) or 'nothing recorded'}"
 
     def _usable(self, curve: Curve) -> Curve:
-        pairs = [(x, y) for x, y in zip(*curve, strict=True) if math.isfinite(y) and (y > 0 or not self.log)]
+        low, high = LOG_RANGE if self.log else (-math.inf, math.inf)
+        pairs = [(x, y) for x, y in zip(*curve, strict=True) if math.isfinite(y) and low <= y <= high]
         stride = max(-(-len(pairs) // MAX_POINTS), 1)
         kept = pairs[::stride] if stride == 1 else [*pairs[::stride], pairs[-1]]
         return [x for x, _ in kept], [y for _, y in kept]

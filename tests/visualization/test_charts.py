@@ -8,12 +8,12 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from detrex.cli.visualize import main
-from detrex.visualization.charts import Chart, chart_svg, read_metrics, training_curve
+from detrex.visualization.charts import LOG_RANGE, Chart, chart_svg, read_metrics, training_curve
 
 
 @pytest.fixture
@@ -81,10 +81,12 @@ VALUES = st.lists(st.floats() | st.sampled_from([0.0, 1e-5, -1.0, 3.0]), max_siz
 
 
 @settings(deadline=None, max_examples=25)
+@example(values=[2.7e269, 8.5e-63], log=True)
 @given(values=VALUES, log=st.booleans())
 def test_charts_of_any_values_are_drawn_within_their_axes(values, log):
     chart = Chart("x", {"a": (range(len(values)), values)}, log=log)
-    usable = {x: v for x, v in enumerate(values) if math.isfinite(v) and (v > 0 or not log)}
+    low, high = LOG_RANGE if log else (-math.inf, math.inf)
+    usable = {x: v for x, v in enumerate(values) if math.isfinite(v) and low <= v <= high}
     assert chart.lines == ({"a": ([*usable], [*usable.values()])} if usable else {})
     assert chart.alt.startswith("x: a from " if usable else "x: nothing")
     body = chart_svg(chart, size=(460, 250))
