@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ __all__ = [
 ]
 
 MAX_POINTS = 400  # of a line; a picture has few more pixels
-LOG_RANGE = (1e-99, 1e99)  # of what a logarithmic axis shows; Matplotlib's ticks overflow beyond
+LARGEST = 1e99  # magnitude of a value that is drawn; Matplotlib's ticks overflow beyond
 MAX_MARKS = 40  # points; a line with more shows none of them
 # Colours of the SVG, which a page defines: in an SVG, Matplotlib writes the stand-in of each as it is given.
 PALETTE = 8
@@ -43,7 +42,8 @@ class Chart:
 
     Attributes:
         title: above it.
-        curves: label -> (x, y). Values that are not finite are left out; with ``log``, also those beyond ``LOG_RANGE``.
+        curves: label -> (x, y). Values that are not finite or larger than ``LARGEST`` are left out; with ``log``, also
+            those below its inverse.
         x_label: of the horizontal axis.
         log: whether the vertical axis is logarithmic.
         x_range, y_range: of the axes; None is that of the values, upwards with 0 unless ``log``.
@@ -68,8 +68,8 @@ class Chart:
         return f"{self.title}: {'; '.join(ends) or 'nothing recorded'}"
 
     def _usable(self, curve: Curve) -> Curve:
-        low, high = LOG_RANGE if self.log else (-math.inf, math.inf)
-        pairs = [(x, y) for x, y in zip(*curve, strict=True) if math.isfinite(y) and low <= y <= high]
+        low = 1 / LARGEST if self.log else -LARGEST
+        pairs = [(x, y) for x, y in zip(*curve, strict=True) if low <= y <= LARGEST]
         stride = max(-(-len(pairs) // MAX_POINTS), 1)
         kept = pairs[::stride] if stride == 1 else [*pairs[::stride], pairs[-1]]
         return [x for x, _ in kept], [y for _, y in kept]
