@@ -4,7 +4,7 @@ import torch
 from detectron2.config import LazyCall as L
 from detectron2.solver.build import get_default_optimizer_params
 
-from detrex.solver.param_groups import LRFactors
+from detrex.solver.param_groups import LRFactors, layer_decay_params
 
 # The trainer sets params.model. Norms are not decayed; weight_decay_norm=None decays them as everything else.
 AdamW = L(torch.optim.AdamW)(
@@ -41,4 +41,12 @@ official = L(torch.optim.AdamW)(
     lr=2e-4,
     betas=(0.9, 0.999),
     weight_decay=1e-4,
+)
+
+# For a pretrained ViT, Swin or ConvNeXt of timm (model.backbone = TimmBackbone): the rate falls towards the input.
+layer_decay = L(torch.optim.AdamW)(
+    params=L(layer_decay_params)(base_lr="${..lr}", layer_decay=0.8, weight_decay_norm=0.0),
+    lr=1e-4,
+    betas=(0.9, 0.999),
+    weight_decay=0.05,
 )

@@ -18,7 +18,7 @@ from detrex.utils.text import printable
 from .dialects import detect_dialect, to_ours
 from .dialects.errors import CheckpointError
 from .locating import resolve_checkpoint
-from .matching import CLASS_ROWS, LoadReport, map_class_rows, match_state
+from .matching import CLASS_ROWS, LoadReport, has_own_names, map_class_rows, match_state
 from .reading import class_names, read_checkpoint, run_id_of, verify_archive
 from .writing import cause_on_disk, is_spread, like, replace_file, whole
 
@@ -276,7 +276,7 @@ class Checkpointer(DetectionCheckpointer):
     def _translate(self, state: Mapping[str, Tensor], filename: str) -> tuple[Mapping[str, Tensor], Sequence[str]]:
         """Our names for a file of a foreign dialect, recognised by its names, and patterns of what it rightly lacks."""
         dialect = detect_dialect(state)
-        if dialect is None:
+        if dialect is None or has_own_names(self.model, state):  # a ResNet of timm in a TimmBackbone
             return state, ()
         try:
             translation = to_ours(

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from .dialects.errors import CheckpointError, listing
 
-__all__ = ["LoadReport", "map_class_rows", "match_state"]
+__all__ = ["LoadReport", "has_own_names", "map_class_rows", "match_state"]
 
 # Old files lack these buffers; the config sets them.
 _FROM_CONFIG = re.compile(r"(^|\.)(pixel_mean|pixel_std)$")
@@ -141,6 +141,13 @@ def match_state(
         prefix=prefix.rstrip("."),
     )
     return assigned, report
+
+
+def has_own_names(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """Whether a file has every name of the model, or of one of its parts."""
+    own = model.state_dict()
+    prefix = _part_prefix(own, state)
+    return all(name.removeprefix(prefix) in state for name in own if name.startswith(prefix))
 
 
 def _part_prefix(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:

@@ -18,14 +18,14 @@ __all__ = ["build", "build_on_meta", "meta_device"]
 
 
 def build(cfg: DictConfig, key: str) -> Any:
-    """Instantiate a node; a value that its target refuses is the config's fault.
+    """Instantiate a node; a value that its target refuses, or a package that it lacks, is the config's fault.
 
     Raises:
-        ConfigError: such a value.
+        ConfigError: such a value or package.
     """
     try:
         return instantiate(OmegaConf.select(cfg, key))
-    except ValueError as e:
+    except (ImportError, ValueError) as e:
         raise ConfigError(f"{key}: {e}") from e
 
 

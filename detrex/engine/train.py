@@ -200,6 +200,7 @@ def do_train(
     logger.info(describe_lr(scheduler, schedule, cfg.optimizer.lr))
 
     model = build(cfg, "model").to(device)
+    _load_pretrained(cfg, model, resume=resume)
     options = cfg.train.optimizations
     names = parse_optimizations(options.training, TRAINING_OPTIMIZATIONS)
     optimizations = TrainingOptimizations(model, names, onednn=options.onednn_linear)
@@ -263,6 +264,22 @@ def do_train(
         )
     trainer.train(start_iter, schedule.max_iter)
     return last
+
+
+def _load_pretrained(cfg: DictConfig, model: nn.Module, *, resume: bool) -> None:
+    """Give parts of the model, such as ``TimmBackbone``, the weights that they name, in a run that starts from nothing.
+
+    Raises:
+        ConfigError: weights that cannot be fetched.
+    """
+    if cfg.train.init_checkpoint or (resume and Checkpointer(model, cfg.train.output_dir).has_checkpoint()):
+        return
+    for name, module in model.named_modules():
+        if hasattr(module, "load_pretrained_weights"):
+            try:
+                module.load_pretrained_weights()
+            except ValueError as e:
+                raise ConfigError(f"model.{name}: {e}") from e
 
 
 def _nothing_is_left(start_iter: int, schedule: Schedule, *, evaluated: int) -> bool:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from detectron2.config import instantiate
+from detectron2.solver.build import get_default_optimizer_params
 from omegaconf import DictConfig
 from torch import nn
 
 from detrex.config.validation import ConfigError
 
-__all__ = ["LRFactors", "build_optimizer", "freeze", "scale_lr"]
+__all__ = ["LRFactors", "build_optimizer", "freeze", "layer_decay_params", "scale_lr"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,64 @@ class LRFactors:
 
 def _has_component(name: str, key: str) -> bool:
     return f".{key}." in f".{name}."
+
+
+def layer_decay_params(
+    *,
+    model: nn.Module,
+    base_lr: float,
+    layer_decay: float,
+    backbone: str = "backbone",
+    weight_decay_norm: float | None = 0.0,
+    lr_factor_func: Callable[[str], float] | None = None,
+) -> list[dict[str, Any]]:
+    """Parameter groups with a learning rate that falls from layer to layer towards the input (BEiT, arXiv 2106.08254).
+
+    Layer i of n in the backbone gets the factor ``layer_decay ** (n - i)``, the rest of the model 1. What the
+    architecture's recipes do not decay, such as position tables, is not decayed.
+
+    Args:
+        model: a detector whose backbone has ``layer_ids()``, as :class:`detrex.modeling.backbone.TimmBackbone` has.
+        base_lr: learning rate of the parameters after the backbone.
+        layer_decay: factor from one layer to the one before, in (0, 1].
+        backbone: name of the backbone in the model.
+        weight_decay_norm: weight decay of norms; None decays them as everything else.
+        lr_factor_func: further factors by parameter name, such as :class:`LRFactors`.
+
+    Raises:
+        ConfigError: another ``layer_decay``, or a backbone that does not know its layers.
+    """
+    if not 0 < layer_decay <= 1:
+        raise ConfigError(f"layer_decay={layer_decay} must be greater than 0 and at most 1")
+    part = model.get_submodule(backbone)
+    if not hasattr(part, "layer_ids"):
+        raise ConfigError(
+            f"layer_decay: {type(part).__name__} does not know its layers: use TimmBackbone, or learning-rate factors"
+        )
+    layers = {f"{backbone}.{name}": layer for name, layer in part.layer_ids().items()}
+    num_layers = max(layers.values()) + 1
+
+    def factor(name: str) -> float:
+        given = 1.0 if lr_factor_func is None else lr_factor_func(name)
+        return given * layer_decay ** (num_layers - layers.get(name, num_layers))
+
+    plain = {f"{backbone}.{name}" for name in part.no_weight_decay()}
+    groups = get_default_optimizer_params(
+        model, base_lr=base_lr, weight_decay_norm=weight_decay_norm, lr_factor_func=factor
+    )
+    undecayed = {parameter for name, parameter in model.named_parameters() if name in plain}
+    return list(_split(groups, undecayed))
+
+
+def _split(groups: Iterable[dict[str, Any]], undecayed: set[nn.Parameter]) -> Iterator[dict[str, Any]]:
+    """The groups, each parted into what is decayed as the group says and what is not."""
+    for group in groups:
+        decayed = [p for p in group["params"] if p not in undecayed]
+        rest = [p for p in group["params"] if p in undecayed]
+        if decayed:
+            yield {**group, "params": decayed}
+        if rest:
+            yield {**group, "params": rest, "weight_decay": 0.0}
 
 
 def freeze(model: nn.Module, parts: Sequence[str]) -> list[nn.Module]:

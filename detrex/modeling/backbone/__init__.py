@@ -2,5 +2,7 @@
 
 from .conv_stages import ConvStages
 from .dilated_resnet import make_dc5_stages
+from .timm import TimmBackbone
+from .torchvision import TorchvisionBackbone
 
-__all__ = ["ConvStages", "make_dc5_stages"]
+__all__ = ["ConvStages", "TimmBackbone", "TorchvisionBackbone", "make_dc5_stages"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from detectron2.layers import get_norm
+from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
 __all__ = ["ChannelMapper"]
@@ -26,8 +27,9 @@ class ChannelMapper(nn.Module):
     """A convolution with norm for each input map, and 3x3 ones of stride 2 for further levels.
 
     Args:
-        input_shapes: for each backbone map something with ``channels``, such as detectron2's ``ShapeSpec``.
-        in_features: names of the maps to take, finest first.
+        input_shapes: for each backbone map something with ``channels``, such as detectron2's ``ShapeSpec``; None takes
+            the backbone's, see :meth:`for_backbone`.
+        in_features: names of the maps to take, finest first; None takes all.
         out_channels: channels C of every output.
         num_outs: number of levels L; those beyond the inputs come from the last input map, one after the other.
         kernel_size: of the input convolutions.
@@ -40,14 +42,20 @@ class ChannelMapper(nn.Module):
     def __init__(
         self,
         *,
-        input_shapes: Mapping[str, object],
-        in_features: Sequence[str],
+        input_shapes: Mapping[str, object] | None = None,
+        in_features: Sequence[str] | None = None,
         out_channels: int,
         num_outs: int,
         kernel_size: int = 1,
         norm: str = "GN",
     ):
         super().__init__()
+        self._postponed: dict[str, object] | None = None
+        if input_shapes is None:
+            sizes = {"out_channels": out_channels, "num_outs": num_outs, "kernel_size": kernel_size, "norm": norm}
+            self._postponed = {"in_features": in_features, **sizes}
+            return
+        in_features = list(input_shapes) if in_features is None else in_features
         unknown = [name for name in in_features if name not in input_shapes]
         if unknown:
             raise ValueError(f"ChannelMapper: in_features {unknown} are not in input_shapes {list(input_shapes)}")
@@ -58,6 +66,12 @@ class ChannelMapper(nn.Module):
         self.convs = nn.ModuleList(_ConvNorm(c, out_channels, kernel_size, 1, norm) for c in channels)
         extra = [channels[-1], *[out_channels] * (num_outs - len(channels))][: num_outs - len(channels)]
         self.extra_convs = nn.ModuleList(_ConvNorm(c, out_channels, 3, 2, norm) for c in extra)
+
+    def for_backbone(self, backbone: Backbone) -> ChannelMapper:
+        """This mapper, or, if it has no ``input_shapes``, a new one for the maps of the backbone."""
+        if self._postponed is None:
+            return self
+        return ChannelMapper(input_shapes=backbone.output_shape(), **self._postponed)
 
     def forward(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         """Backbone maps (B, C_i, H_i, W_i) by name -> L maps (B, C, H_l, W_l), finest first."""

@@ -32,11 +32,12 @@ class DeformableDETR(nn.Module):
     Args:
         num_classes: K. Other parts of a config refer to this value.
         backbone: images (B, 3, H, W) -> feature maps by name.
-        neck: feature maps by name -> L maps (B, C, H_l, W_l).
+        neck: feature maps by name -> L maps (B, C, H_l, W_l). One with ``for_backbone`` may take their channels from
+            the backbone.
         transformer: maps and their layout -> :class:`DetectorOutputs`.
         criterion: outputs and targets -> weighted losses.
-        pixel_mean: mean of each input channel, on the scale of 0 to 255.
-        pixel_std: standard deviation of each input channel, on the same scale.
+        pixel_mean: mean of each input channel, on the scale of 0 to 255. None takes that of the backbone's weights.
+        pixel_std: standard deviation of each input channel, on the same scale. None likewise.
         num_select: number of detections per image.
         train_batching: how training images of different size share a batch. Default: :class:`PadImages`, as published.
         eval_batching: the same for evaluation. Default: :class:`PadFeatures`, with which an image gets the same boxes
@@ -51,19 +52,20 @@ class DeformableDETR(nn.Module):
         neck: nn.Module,
         transformer: nn.Module,
         criterion: nn.Module,
-        pixel_mean: Sequence[float],
-        pixel_std: Sequence[float],
+        pixel_mean: Sequence[float] | None = None,
+        pixel_std: Sequence[float] | None = None,
         num_select: int = 300,
         train_batching: Batching | None = None,
         eval_batching: Batching | None = None,
     ):
         super().__init__()
         self.num_classes, self.num_select = num_classes, num_select
-        self.backbone, self.neck, self.transformer, self.criterion = backbone, neck, transformer, criterion
+        self.backbone, self.transformer, self.criterion = backbone, transformer, criterion
+        self.neck = neck.for_backbone(backbone) if hasattr(neck, "for_backbone") else neck
         self.train_batching = train_batching if train_batching is not None else PadImages()
         self.eval_batching = eval_batching if eval_batching is not None else PadFeatures()
-        self.register_buffer("pixel_mean", torch.tensor(list(pixel_mean)).view(-1, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(list(pixel_std)).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_mean", _pixels(backbone, "pixel_mean", pixel_mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", _pixels(backbone, "pixel_std", pixel_std).view(-1, 1, 1), persistent=False)
 
     @property
     def device(self) -> torch.device:
@@ -151,3 +153,10 @@ class DeformableDETR(nn.Module):
             height, width = x.get("height", size[0]), x.get("width", size[1])
             detections.append({"instances": detector_postprocess(instances, height, width)})
         return detections
+
+
+def _pixels(backbone: nn.Module, name: str, given: Sequence[float] | None) -> Tensor:
+    values = getattr(backbone, name, None) if given is None else given
+    if values is None:
+        raise ValueError(f"{name} is required: {type(backbone).__name__} does not know that of its weights")
+    return torch.tensor(list(values))
