@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the command line without the program's name; None takes the process's own.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    return _start(build_parser().parse_intermixed_args(words), "main", words)
+    return _start(build_parser().parse_intermixed_args(words), "train", words)
 
 
 def evaluate(argv: Sequence[str] | None = None) -> int:
@@ -154,8 +154,8 @@ def override(key: str, value: str | os.PathLike[str]) -> str:
 
 
 @with_exit_status()
-def _start(args: argparse.Namespace, function: str, words: Sequence[str]) -> int:
-    """Train or evaluate in this process, or launch processes that call ``function`` with the same words."""
+def _start(args: argparse.Namespace, command: str, words: Sequence[str]) -> int:
+    """Train or evaluate in this process, or launch processes that run the same command."""
     if is_part_of_job():
         _be_one_of_several(args)
     cfg = config_from_args(args)  # wrong input shows once, before any process starts
@@ -165,8 +165,8 @@ def _start(args: argparse.Namespace, function: str, words: Sequence[str]) -> int
         return 0
     _check_gpus(args, cfg.train.device)
     return launch(
-        f"from {__name__} import {function}; sys.exit({function}())",
-        words,
+        "from detrex.__main__ import main; sys.argv[0] = 'detrex'; sys.exit(main())",
+        [command, *words],
         num_processes=max(args.num_gpus, 1),
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,

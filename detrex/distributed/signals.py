@@ -118,4 +118,5 @@ def hand_signals_on(file: Path) -> Iterator[None]:
     finally:
         elastic.api._terminate_process_handler = torchs
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # of a library in C
+                signal.signal(number, handler)

@@ -15,6 +15,7 @@ from detectron2.utils import comm
 from omegaconf import OmegaConf
 from stub_detector import NUM_BOXES, write_config
 
+from detrex.cli.train import evaluate
 from detrex.cli.train import main as run
 from detrex.config import ConfigError
 from detrex.engine.run_config import check_batch_size
@@ -64,6 +65,25 @@ def test_two_processes_train_as_one_with_the_same_total_batch(tmp_path):
     weights = [torch.load(p / "model_final.pth", weights_only=True)["model"] for p in (one, two)]
     for name in weights[0]:
         torch.testing.assert_close(weights[0][name], weights[1][name], rtol=1e-3, atol=1e-5)
+
+
+def test_an_evaluation_by_the_command_in_two_processes_is_that_of_one(tmp_path, monkeypatch):
+    """``--num-gpus`` as users give it: torch's launcher starts the processes, which say what they were asked."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    config = write_config(tmp_path, num_images=11)
+    trained = tmp_path / "trained"
+    assert run(["--config-file", str(config), f"train.output_dir={trained}", "train.max_iter=3"]) == 0
+    options = ["--config-file", str(config), "--weights", str(trained / "model_final.pth"), "train.device=cpu"]
+    lines = []
+    for number in (1, 2):
+        output = tmp_path / f"{number}"
+        assert evaluate([*options, "--num-gpus", f"{number}", f"train.output_dir={output}"]) == 0
+        log = (output / "log.txt").read_text()
+        assert f"Process 0 of {number} on cpu" in log
+        lines.append([line.split("copypaste: ")[1] for line in log.splitlines() if "copypaste: " in line])
+    assert lines[0] == lines[1]
+    assert len(lines[0]) == 3
+    assert "Command line: detrex evaluate --config-file" in log
 
 
 @pytest.mark.parametrize(("batch", "choice"), [(5, "4 or 6"), (1, "2")])
