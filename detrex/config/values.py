@@ -10,6 +10,7 @@ import dataclasses
 import enum
 import functools
 import inspect
+import math
 import os
 import re
 import types
@@ -301,7 +302,7 @@ def _in_range(value: Any, *metadata: Any) -> Any:
         if isinstance(bounds, _Range) and isinstance(value, (int, float)):
             lowest, highest = bounds
             if not lowest <= value <= highest:
-                raise _UnfitError(f"a number from {lowest:.12g} to {highest:.12g}")
+                raise _UnfitError(_describe_range(lowest, highest))
     return value
 
 
@@ -373,3 +374,11 @@ def _like(value: Any, default: Any, text: str | None) -> Any:
     if isinstance(value, str) and isinstance(default, (bool, int, float)):
         return _boolean(value, text) if isinstance(default, bool) else _number(value, text)
     return value
+
+
+def _describe_range(lowest: float, highest: float) -> str:
+    if math.isinf(lowest):
+        return f"a number of at most {highest:.12g}"
+    if math.isinf(highest):
+        return f"a number of at least {lowest:.12g}"
+    return f"a number from {lowest:.12g} to {highest:.12g}"
