@@ -226,7 +226,7 @@ def test_on_a_gpu_sizes_are_tried_until_memory_runs_out(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
-        (["dataloader.train.total_batch_size=atuo"], EXIT_CONFIG, "total_batch_size=atuo: expected a whole number or auto"),
+        (["dataloader.train.total_batch_size=atuo"], EXIT_CONFIG, "=atuo: expected a whole number or auto"),
         (
             ["dataloader.train.total_batch_size=auto", "train.auto_batch_size.cpu_memory_gib=0.001"],
             EXIT_MACHINE,
