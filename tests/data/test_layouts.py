@@ -370,6 +370,15 @@ def test_darknet_with_the_paths_of_another_computer(tmp_path):
     assert "nc is 4, but names lists 3" in refusal(tmp_path)
 
 
+def test_a_training_folder_of_images_that_are_not_read_is_named(tmp_path):
+    write_yolo(tmp_path, pictures())
+    for path in (tmp_path / "images" / "train").iterdir():
+        path.rename(path.with_suffix(".heic"))
+    text = refusal(tmp_path)
+    assert "no training images, only val; train: no images in" in text
+    assert "only files like" in text
+
+
 def test_darknet_without_its_images(tmp_path):
     WRITERS["yolo_cvat"](tmp_path, pictures())
     for path in tmp_path.rglob("*.png"):

@@ -83,7 +83,7 @@ def open_data(node: DictConfig, *, train: bool = True) -> DataSource:
         return source
     if "train" not in source.splits and (train or "val" not in source.splits):
         found = ", ".join(source.splits) or "nothing"
-        reasons = [f.message for f in source.findings if f.kind == "missing-split"]
+        reasons = [f.message for f in source.findings if f.kind in ("missing-split", "empty-split")]
         message = "; ".join([f"{source.format}: no training images, only {found}", *reasons])
         raise DatasetError.of("empty-split", source.root, message)
     if "val" in source.splits:
