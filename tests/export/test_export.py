@@ -25,7 +25,7 @@ from detrex.export.program import ExportableDetector, describe, export_program, 
 from detrex.export.runtime import OnnxDetector, ProgramDetector
 from detrex.inference.detector import Detector
 from detrex.modeling import LookForwardTwice, PadImages
-from detrex.modeling.backbone import ConvStages
+from detrex.modeling.backbone import ConvStages, TimmBackbone
 from detrex.modeling.neck import ChannelMapper
 
 onnx = pytest.importorskip("onnx", reason="pip install 'detrex[export]'")
@@ -103,6 +103,19 @@ def test_any_size_and_batch_gives_the_detectors_boxes(exported):
     detector, onnx_detector, program = exported
     exports = {"onnx": onnx_detector, "pt2": program}
     for comparison in compare(detector, exports, [(96, 128), (131, 77), (70, 69), (40, 50)], [1, 4]):
+        assert comparison.detections > 0
+        assert comparison.agrees, comparison
+
+
+@pytest.mark.parametrize("model_name", ["test_convnext", "test_efficientnet"])
+def test_a_backbone_of_timm_gives_the_detectors_boxes(model_name, tmp_path):
+    pytest.importorskip("timm", reason="pip install 'detrex[timm]'")
+    backbone = TimmBackbone(model_name, out_indices=(-2, -1))
+    channels = {name: shape.channels for name, shape in backbone.output_shape().items()}
+    detector = with_backbone(shallow("two_stage", queries=30), backbone, channels)
+    save_onnx(export_program(detector), tmp_path / "model.onnx", METADATA)
+    exports = {"onnx": OnnxDetector(tmp_path / "model.onnx")}
+    for comparison in compare(detector, exports, [(96, 128), (131, 77), (70, 69)], [1, 4]):
         assert comparison.detections > 0
         assert comparison.agrees, comparison
 
