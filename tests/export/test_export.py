@@ -107,10 +107,10 @@ def test_any_size_and_batch_gives_the_detectors_boxes(exported):
         assert comparison.agrees, comparison
 
 
-@pytest.mark.parametrize("model_name", ["test_convnext", "test_efficientnet"])
-def test_a_backbone_of_timm_gives_the_detectors_boxes(model_name, tmp_path):
+@pytest.mark.parametrize(("model_name", "out_indices"), [("test_convnext", (1, 2)), ("test_efficientnet", (2, 3))])
+def test_a_backbone_of_timm_gives_the_detectors_boxes(model_name, out_indices, tmp_path):
     pytest.importorskip("timm", reason="pip install 'detrex[timm]'")
-    backbone = TimmBackbone(model_name, out_indices=(-2, -1))
+    backbone = TimmBackbone(model_name, out_indices=out_indices)  # strides 8 and 16
     channels = {name: shape.channels for name, shape in backbone.output_shape().items()}
     detector = with_backbone(shallow("two_stage", queries=30), backbone, channels)
     save_onnx(export_program(detector), tmp_path / "model.onnx", METADATA)
