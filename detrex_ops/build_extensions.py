@@ -63,7 +63,7 @@ class Step:
 
     @property
     def key_file(self) -> Path:
-        """Beside the output: the key that it was made with."""
+        """The file beside the output that holds the key with which it was made."""
         return self.output.with_suffix(".key")
 
     def key(self, torch: Torch) -> str:

@@ -41,21 +41,13 @@ _BACKBONES = {("res4", 6): "R50", ("res4", 23): "R101", (96, 6): "Swin-T", (96, 
 
 
 class Architecture(NamedTuple):
-    """What the tensors of a detector show of it.
+    """What the tensors of a detector show of it."""
 
-    Attributes:
-        backbone: "R50", "R101", "Swin-T", "Swin-S" or "Swin-L".
-        levels: of the feature pyramid.
-        queries: "plain", "refinement", "two-stage" or "mixed".
-        feedforward_dim: of the transformer.
-        num_learned: learned queries.
-    """
-
-    backbone: str
-    levels: int
-    queries: str
+    backbone: str  # "R50", "R101", "Swin-T", "Swin-S" or "Swin-L"
+    levels: int  # of the feature pyramid
+    queries: str  # "plain", "refinement", "two-stage" or "mixed"
     feedforward_dim: int
-    num_learned: int
+    num_learned: int  # learned queries
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ DEFAULT_METRICS = ("bbox/AP", "bbox/AP50", "total_loss", "lr")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line without the views' own arguments: :func:`view_parsers` has those."""
+    """The command line without the arguments of its views, which ``view_parsers`` has."""
     views = "\n".join(f"  {name:<9} {parser.description}" for name, parser in view_parsers().items())
     parser = argparse.ArgumentParser(
         prog="detrex visualize",

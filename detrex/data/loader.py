@@ -267,7 +267,7 @@ def evaluation_batches(loader: Iterable[Any]) -> Iterator[Any]:
     """Batches of a test loader; an image that cannot be used ends them with an error that names it.
 
     Args:
-        loader: detectron2's, with a mapper that raises what :class:`DetrDatasetMapper` does.
+        loader: detectron2's, with a mapper that raises what :class:`detrex.data.mapper.DetrDatasetMapper` does.
 
     Raises:
         EvaluationImageError: an image that cannot be read, or has another size than its record.

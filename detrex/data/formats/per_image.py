@@ -22,23 +22,14 @@ Corners = list[float]  # xmin, ymin, xmax, ymax
 
 @dataclass
 class AnnotationFile:
-    """What an annotation file says.
+    """What an annotation file says of its image."""
 
-    Attributes:
-        image_name: of its image, as it stands there; may be empty.
-        size: (width, height) of the image; None where it does not say.
-        objects: number of the object, from 1 -> class name and corners in pixels.
-        problems: number of an object -> kind and message of what is wrong with it.
-        path: of the file.
-        image: path of its image.
-    """
-
-    image_name: str
-    size: tuple[int, int] | None
-    objects: dict[int, tuple[str, Corners]] = field(default_factory=dict)
-    problems: dict[int, tuple[str, str]] = field(default_factory=dict)
-    path: str = ""
-    image: str = ""
+    image_name: str  # as it stands in the file; may be empty
+    size: tuple[int, int] | None  # (width, height) of the image; None where the file does not say
+    objects: dict[int, tuple[str, Corners]] = field(default_factory=dict)  # by number, from 1: class name, corners
+    problems: dict[int, tuple[str, str]] = field(default_factory=dict)  # by number: kind and message
+    path: str = ""  # of the file
+    image: str = ""  # path of its image
 
 
 def find_folders(root: str, has_annotations: Callable[[str], bool]) -> dict[str, tuple[str, str]]:
