@@ -44,7 +44,10 @@ autodoc_mock_imports = ["triton"]
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!detrex|projects).+\..+|.+\._\w+|.+\.T")]  # others' names, and private types
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!detrex|projects).+\..+|.+\._\w+|.+\.T"),  # others' names, and private types
+    ("py:class", r"(dict|tuple)\[int"),  # Sphinx splits a signature at commas where a default is <factory>
+]
 
 html_theme = "furo"
 html_copy_source = False
