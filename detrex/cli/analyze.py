@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
+from os.path import expanduser
 from pathlib import Path
 
 from detectron2.utils.analysis import parameter_count_table
@@ -47,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="example: detrex analyze --config-file projects/deformable_detr/configs/deformable_detr_r50_50ep.py "
         "--compare-published",
     )
-    parser.add_argument("--config-file", required=True, help="config of the model")
+    parser.add_argument("--config-file", type=expanduser, required=True, help="config of the model")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=["parameter", "flop"], help="(%(default)s)")
     parser.add_argument(
         "--compare-published", action="store_true", help="print the published row beside ours; tasks parameter and flop"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import platform
 from collections.abc import Sequence
+from os.path import expanduser
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="config of a run")
+    parser.add_argument("--config-file", type=expanduser, required=True, metavar="FILE", help="config of a run")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="(both)")
     parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="images of a batch (%(default)s)")
     parser.add_argument("--image-size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help="of all images, in pixels")

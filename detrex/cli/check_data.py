@@ -8,6 +8,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,14 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config-file", default=DEFAULT_CONFIG, metavar="FILE",
+    parser.add_argument("--config-file", type=expanduser, default=DEFAULT_CONFIG, metavar="FILE",
                         help="config whose augmentation and number of queries are checked (%(default)s)")  # fmt: skip
-    parser.add_argument("--output", default="output/check_data", metavar="FOLDER", help="for the report (%(default)s)")
-    parser.add_argument("--fix", metavar="FOLDER", help="write a cleaned copy, in COCO format, into this new folder")
+    parser.add_argument(
+        "--output", type=expanduser, default="output/check_data", metavar="FOLDER", help="for the report (%(default)s)"
+    )
+    parser.add_argument(
+        "--fix", type=expanduser, metavar="FOLDER", help="write a cleaned copy, in COCO format, into this new folder"
+    )
     parser.add_argument("--num-workers", type=int, default=available_cores(), help="processes (%(default)s)")
     parser.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides of the config")
     return parser

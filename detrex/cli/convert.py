@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from os.path import expanduser
 
 from detrex.checkpoint.conversion import LAYOUTS, Architecture, convert
 from detrex.distributed.errors import with_exit_status
@@ -55,11 +56,17 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", metavar="SRC", help="path, folder, URL, hf://organisation/name or detectron2://")
-    parser.add_argument("target", metavar="DST", help=".pth or .safetensors; with --to hf a folder")
+    parser.add_argument(
+        "source", type=expanduser, metavar="SRC", help="path, folder, URL, hf://organisation/name or detectron2://"
+    )
+    parser.add_argument("target", type=expanduser, metavar="DST", help=".pth or .safetensors; with --to hf a folder")
     parser.add_argument("--to", choices=LAYOUTS, default="ours", help="layout of DST (%(default)s)")
     parser.add_argument(
-        "--config-file", default="", metavar="FILE", help="config of the model, for hf and --verify; found if published"
+        "--config-file",
+        type=expanduser,
+        default="",
+        metavar="FILE",
+        help="config of the model, for hf and --verify; found if published",
     )
     parser.add_argument(
         "--classes", type=int, choices=(80, 91), help="rows of a COCO classifier (80; official and hf: 91)"

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from os.path import expanduser
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--output", help="folder for everything (output/demo; with --data-only datasets/demo_shapes)")
+    parser.add_argument(
+        "--output", type=expanduser, help="folder for everything (output/demo; with --data-only datasets/demo_shapes)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of images, weights and order (%(default)s)")
     parser.add_argument("--data-only", action="store_true", help="only draw the data set into --output, in COCO format")
     parser.add_argument("--num-train", type=int, default=default.num_train, help="training images (%(default)s)")

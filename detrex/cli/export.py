@@ -7,6 +7,7 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
+from os.path import expanduser
 from pathlib import Path
 
 import torch
@@ -49,10 +50,15 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--config-file", metavar="FILE", help="config, or a run's config.yaml; default: the one in the checkpoint"
+        "--config-file",
+        type=expanduser,
+        metavar="FILE",
+        help="config, or a run's config.yaml; default: the one in the checkpoint",
     )
-    parser.add_argument("--weights", required=True, metavar="FILE", help="checkpoint: path or URL")
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="model.onnx and model.pt2 go here")
+    parser.add_argument("--weights", type=expanduser, required=True, metavar="FILE", help="checkpoint: path or URL")
+    parser.add_argument(
+        "--output", type=expanduser, required=True, metavar="FOLDER", help="model.onnx and model.pt2 go here"
+    )
     parser.add_argument("--formats", nargs="+", choices=["onnx", "pt2"], default=["onnx", "pt2"])
     parser.add_argument("--images", choices=["uint8", "float32"], default="uint8", help="type of the pixels")
     parser.add_argument("--fixed-size", type=size, metavar="HxW", help="only for this size; smaller images are padded")

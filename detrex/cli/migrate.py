@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from os.path import expanduser
 from pathlib import Path
 
 from detrex.compat.migration import migrate
@@ -22,8 +23,10 @@ def build_parser() -> argparse.ArgumentParser:
         description="Print a config file of the original detrex in the form it has here.",
         epilog="example: detrex migrate projects/deformable_detr/configs/deformable_detr_r50_50ep.py -o new.py",
     )
-    parser.add_argument("config_file", help="of the original's projects deformable_detr or h_deformable_detr")
-    parser.add_argument("-o", "--output", type=Path, help="file to write (default: print)")
+    parser.add_argument(
+        "config_file", type=expanduser, help="of the original's projects deformable_detr or h_deformable_detr"
+    )
+    parser.add_argument("-o", "--output", type=expanduser, help="file to write (default: print)")
     parser.add_argument("overrides", nargs="*", help="key=value by the keys of the file, become part of the result")
     return parser
 
@@ -39,5 +42,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.output is None:
         print(text, end="")
     else:
-        args.output.write_text(text, encoding="utf-8")
+        Path(args.output).write_text(text, encoding="utf-8")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from os.path import expanduser
 
 from detectron2.utils.logger import setup_logger
 
@@ -31,10 +32,14 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--weights", required=True, metavar="FILE", help="checkpoint: path or URL")
-    parser.add_argument("--config-file", metavar="FILE", help="config of the model, where the checkpoint holds none")
-    parser.add_argument("--input", required=True, nargs="+", metavar="PATH", help="images, videos, folders, patterns")
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="where the results go")
+    parser.add_argument("--weights", type=expanduser, required=True, metavar="FILE", help="checkpoint: path or URL")
+    parser.add_argument(
+        "--config-file", type=expanduser, metavar="FILE", help="config of the model, where the checkpoint holds none"
+    )
+    parser.add_argument(
+        "--input", type=expanduser, required=True, nargs="+", metavar="PATH", help="images, videos, folders, patterns"
+    )
+    parser.add_argument("--output", type=expanduser, required=True, metavar="FOLDER", help="where the results go")
     parser.add_argument("--threshold", type=float, default=0.3, help="lowest score shown (%(default)s)")
     parser.add_argument("--class-names", nargs="+", metavar="NAME", help="instead of those in the checkpoint")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 or auto, the GPU if there is one")

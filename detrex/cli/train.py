@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from os.path import expanduser
 from typing import Any, NoReturn
 
 import torch
@@ -96,7 +97,9 @@ def build_parser(command: str = "train") -> argparse.ArgumentParser:
         epilog=_EPILOG if training else _EVALUATE_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config-file", default="", metavar="FILE", help="config of a run, .py or .yaml")
+    parser.add_argument(
+        "--config-file", type=expanduser, default="", metavar="FILE", help="config of a run, .py or .yaml"
+    )
     if training:
         parser.add_argument(
             "--resume",
@@ -106,7 +109,9 @@ def build_parser(command: str = "train") -> argparse.ArgumentParser:
         )
         parser.add_argument("--eval-only", action="store_true", help="evaluate train.init_checkpoint")
     else:
-        parser.add_argument("--weights", metavar="FILE", help="checkpoint: path or URL; sets train.init_checkpoint")
+        parser.add_argument(
+            "--weights", type=expanduser, metavar="FILE", help="checkpoint: path or URL; sets train.init_checkpoint"
+        )
         parser.set_defaults(resume=False, eval_only=True)
     parser.add_argument(
         "--num-gpus", type=int, default=1, metavar="N", help="on this machine, a process each (%(default)s); 0: the CPU"

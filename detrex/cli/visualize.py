@@ -46,7 +46,7 @@ def view_parsers() -> dict[str, argparse.ArgumentParser]:
         description="Draw what a model is trained on: images with boxes and class names.",
         epilog="example: detrex visualize dataset --config-file output/my_run/config.yaml --output pictures",
     )
-    dataset.add_argument("--config-file", required=True, metavar="FILE", help="config of a run")
+    dataset.add_argument("--config-file", type=expanduser, required=True, metavar="FILE", help="config of a run")
     dataset.add_argument(
         "--output", required=True, type=expanduser, metavar="FOLDER", help="grid.png and single pictures go here"
     )

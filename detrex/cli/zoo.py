@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from os.path import expanduser
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -47,9 +48,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("action", choices=["list", "evaluate", "readme"])
     parser.add_argument("pattern", nargs="?", default="", help="only entries whose source, config or URL contains this")
-    parser.add_argument("--checkpoints", type=Path, help="folder with files that need no download")
+    parser.add_argument("--checkpoints", type=expanduser, help="folder with files that need no download")
     parser.add_argument(
-        "--record", type=Path, default=Path("output/zoo/sha256.json"), help="hashes of first downloads (%(default)s)"
+        "--record",
+        type=expanduser,
+        default="output/zoo/sha256.json",
+        help="hashes of first downloads (%(default)s)",
     )
     parser.add_argument("--opts", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of every config")
     return parser
@@ -70,7 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"# {entry.source}: {entry.name}, {entry.backbone}: {entry.box_ap}\n{entry.command}")
         return 0
     outcomes = []
-    for outcome in evaluate_entries(entries, record=args.record, checkpoints=args.checkpoints, overrides=args.opts):
+    for outcome in evaluate_entries(
+        entries,
+        record=Path(args.record),
+        checkpoints=Path(args.checkpoints) if args.checkpoints else None,
+        overrides=args.opts,
+    ):
         outcomes.append(outcome)
         print(outcome, flush=True)
     return 0 if all(outcome.agrees for outcome in outcomes) else 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import os
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import pytest
 
 import detrex
 from detrex.__main__ import COMMANDS, main
+from detrex.cli.visualize import view_parsers
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {
@@ -49,6 +52,28 @@ def test_every_view_shows_its_help_with_an_example(view, capsys):
         main(["visualize", view, "--help"])
     assert end.value.code == 0
     assert f"example: detrex visualize {view} " in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"doctor", "slurm", "visualize"}))
+def test_a_tilde_in_a_path_is_the_home_folder(command):
+    module, _, function = COMMANDS[command][0].partition(":")
+    module = importlib.import_module(f"detrex.cli.{module}")
+    parser = module.build_parser(*(["evaluate"] if function == "evaluate" else []))
+    check_paths(parser)
+
+
+def test_a_tilde_in_a_path_of_a_view_is_the_home_folder():
+    for parser in view_parsers().values():
+        check_paths(parser)
+
+
+def check_paths(parser: argparse.ArgumentParser) -> None:
+    metavars = {"FILE", "FOLDER", "PATH", "JSON", "SRC", "DST", "RUN", "OUTPUT_DIR"}
+    names = {"config_file", "output", "checkpoints", "record"}
+    paths = [action for action in parser._actions if action.metavar in metavars or action.dest in names]
+    assert paths
+    for action in paths:
+        assert os.fspath(action.type("~/x")) == os.path.expanduser("~/x"), action.dest
 
 
 def test_every_script_of_tools_is_a_command():
