@@ -161,7 +161,7 @@ def _neck(cfg: DictConfig, new: DictConfig) -> None:
                 f"model.neck.norm_layer={norm} has no counterpart here; only GroupNorm with 32 groups has"
             )
     channels = {name: shape.channels for name, shape in old["input_shapes"].items()}
-    known = [entry.shapes for entry in get_config("common/models/backbones.py").values()]
+    known = [entry.shapes for entry in get_config("common/models/backbones.py").values() if entry.shapes]
     known = [shapes for shapes in known if {name: shape.channels for name, shape in shapes.items()} == channels]
     shapes = known[0] if known else {name: ShapeSpec(channels=count) for name, count in channels.items()}
     _put(new.neck, in_features=old["in_features"], kernel_size=old["kernel_size"], norm="GN" if norm else "")

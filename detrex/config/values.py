@@ -55,7 +55,7 @@ KEY_TYPES: dict[str, Any] = {
     "train.accumulate": _Count,
     "train.auto_batch_size.max": _Count,
     "train.checkpoint.reinit": list[str],
-    "train.checkpointer.max_to_keep": _Count,
+    "train.checkpointer.max_to_keep": _Count | None,
     "train.dist_timeout": Annotated[float, _Range(0)],
     "train.ema.decay": Annotated[float, _Range(0, 1)],
     "train.freeze": list[str],

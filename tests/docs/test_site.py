@@ -73,7 +73,7 @@ def test_the_reference_has_every_module_and_command(site):
         if "configs" not in path.parts
     ]
     containers = [name for name in modules if name.startswith("projects") and name.count(".") < 2]
-    scripts = ["projects.h_deformable_detr.train_net"]
+    scripts = ["detrex.__main__", "projects.h_deformable_detr.train_net"]
     absent = {name for name in modules if f'id="module-{name}"' not in reference} - {*containers, *scripts}
     assert not absent
     for command in COMMANDS:

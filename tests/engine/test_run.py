@@ -209,7 +209,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path, capsys):
         (["optimizer.lrr=1"], "did you mean optimizer.lr?"),
         (
             ["train.max_iter=12epp"],
-            "train.max_iter='12epp' is not a duration: give iterations (5000) or epochs (\"12ep\"",
+            'train.max_iter=12epp: expected a duration: iterations (5000) or epochs ("12ep"',
         ),
         (["train.device=cuda:99"], "train.device='cuda:99'"),
         (["train.amp.enabled=true", "train.amp.dtype=half"], "train.amp.dtype='half' must be one of bfloat16, float16"),
