@@ -117,3 +117,8 @@ def test_layout_marks_what_lies_outside_the_image():
     torch.testing.assert_close(x, torch.tensor([0.25, 0.75, 1.25, 0.25, 0.75, 1.25]))
     torch.testing.assert_close(y, torch.tensor([0.5, 0.5, 0.5, 1.5, 1.5, 1.5]))
     torch.testing.assert_close(layout.to_levels(torch.ones(2, 1, 2))[1, 0, 0], torch.tensor([2 / 3, 1 / 2]))
+
+
+def test_parts_are_registered_in_the_order_of_checkpoints():
+    """The optimizer's state in checkpoints goes by the order of the parameters."""
+    assert [name for name, _ in tiny_detector("plain").named_children()][:3] == ["backbone", "neck", "transformer"]

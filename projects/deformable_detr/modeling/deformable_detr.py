@@ -60,8 +60,10 @@ class DeformableDETR(nn.Module):
     ):
         super().__init__()
         self.num_classes, self.num_select = num_classes, num_select
-        self.backbone, self.transformer, self.criterion = backbone, transformer, criterion
+        # The order of the parts is that of the parameters, and so of the optimizer's state in checkpoints.
+        self.backbone = backbone
         self.neck = neck.for_backbone(backbone) if hasattr(neck, "for_backbone") else neck
+        self.transformer, self.criterion = transformer, criterion
         self.train_batching = train_batching if train_batching is not None else PadImages()
         self.eval_batching = eval_batching if eval_batching is not None else PadFeatures()
         self.register_buffer("pixel_mean", _pixels(backbone, "pixel_mean", pixel_mean).view(-1, 1, 1), persistent=False)
